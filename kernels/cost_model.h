@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/operator.h"
+
+namespace rehearse {
+
+/// Where a price comes from, from the strongest evidence to the weakest.
+enum class CostSource : std::uint8_t { Measured, Interpolated, Fitted, DataSheet };
+const char* cost_source_name(CostSource source);
+
+struct Cost {
+  double seconds = 0;
+  CostSource source = CostSource::DataSheet;
+  double relative_error = 0;  ///< expected size of the error, as a fraction
+};
+
+/// Rates the data-sheet roofline is built on; filled from a GpuSpec by the caller, so that
+/// kernels/ does not depend on topologies/.
+struct DeviceRates {
+  double fp32_flops = 0, bf16_flops = 0, fp16_flops = 0, fp8_flops = 0;
+  double memory_bandwidth_bytes_per_s = 0;
+  int streaming_multiprocessors = 0;
+};
+
+/// Prices operators on one GPU with one software stack. Thread-compatible; same operator, same
+/// price.
+class CostModel {
+ public:
+  virtual ~CostModel() = default;
+  virtual Cost cost(const Operator& op) const = 0;
+  /// Time the host needs to issue one operator.
+  virtual double launch_s() const = 0;
+  /// One line for the list of assumptions.
+  virtual std::string description() const = 0;
+};
+
+/// The documented roofline used until a GPU has a measured profile; formula in the .cpp.
+std::unique_ptr<CostModel> roofline_cost_model(const DeviceRates& rates);
+
+}  // namespace rehearse

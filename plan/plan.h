@@ -1,0 +1,72 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plan/schedule.h"
+
+namespace rehearse {
+
+enum class Precision : std::uint8_t { Fp32, Bf16, Fp16, Fp8 };
+enum class Recompute : std::uint8_t { None, Selective, Full };
+/// Plain attention stores the s×s scores; Flash recomputes them from the saved log-sum-exp.
+enum class AttentionKernel : std::uint8_t { Flash, Plain };
+
+/// The axes of parallelism; a rank has one coordinate on each.
+enum class Axis : std::uint8_t { Tensor, Context, Data, Pipeline };
+inline constexpr int kAxisCount = 4;
+
+/// Which transfers may run beside computation. Off means the computation waits for them.
+struct Overlap {
+  bool gradients = true;    ///< gradient reduction beside the last micro-batch's backward
+  bool parameters = false;  ///< ZeRO parameter gathers beside the next step's forward
+  bool pipeline = true;     ///< activations are sent without stopping the sender
+  bool operator==(const Overlap&) const = default;
+};
+
+/// Everything that says how a model is spread over ranks and in what order the work is done:
+/// complete enough to run for real. Field names are the scenario file's.
+struct Plan {
+  std::string name;
+  int dp = 0;  ///< data-parallel replicas; 0 until resolved: all GPUs that tp·cp·pp leave
+  int tp = 1;  ///< tensor-parallel ranks
+  int cp = 1;  ///< context-parallel ranks
+  int pp = 1;  ///< pipeline stages
+  int ep = 1;  ///< expert-parallel ranks, inside the data ranks
+  int virtual_stages = 1;  ///< model chunks a stage holds (interleaving when > 1)
+  int micro_batch = 1;     ///< sequences a micro-batch
+  ScheduleKind schedule = ScheduleKind::OneFOneB;
+  int zero = 0;  ///< ZeRO stage: 0 replicated, 1 optimizer state sharded over data ranks
+  bool sequence_parallel = false;
+  bool vocabulary_parallel = true;  ///< embedding and head split over tensor ranks
+  Recompute recompute = Recompute::None;
+  AttentionKernel attention = AttentionKernel::Flash;
+  Precision precision = Precision::Bf16;
+  Precision gradient_precision = Precision::Fp32;  ///< of accumulation and reduction
+  double dropout = 0;                              ///< > 0: masks are kept for the backward
+  double bucket_bytes = 0;  ///< gradient bucket; 0: max(40 M, 1 M · dp) parameters (Megatron)
+  Overlap overlap;
+  /// Fastest-varying axis first. Megatron's default order is tp-cp-dp-pp.
+  std::array<Axis, kAxisCount> rank_order{Axis::Tensor, Axis::Context, Axis::Data, Axis::Pipeline};
+  /// Layers of each chunk in model order (pp · virtual_stages entries, chunk c of stage s at
+  /// index c·pp + s); empty: as even as whole numbers allow.
+  std::vector<int> layer_split;
+  bool embedding_slot = false;  ///< even split: the embedding counts as one layer
+  bool loss_slot = false;       ///< even split: head and loss count as one layer
+};
+
+/// Ranks the plan needs. REQUIRES: dp resolved.
+inline int world_size(const Plan& plan) { return plan.dp * plan.tp * plan.cp * plan.pp; }
+
+/// Micro-batches each replica works through in a step. REQUIRES: the plan was checked.
+std::int64_t micro_batches(const Plan& plan, std::int64_t global_batch);
+
+/// Layers of each chunk in model order, `plan.layer_split` or the even split with its slots
+/// (earlier chunks take the remainder). REQUIRES: the plan was checked against the model.
+std::vector<int> chunk_layers(const Plan& plan, int layers);
+
+/// Bytes of one element.
+double bytes_of(Precision precision);
+
+}  // namespace rehearse

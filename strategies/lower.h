@@ -1,0 +1,59 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/cost_model.h"
+#include "plan/model.h"
+#include "plan/plan.h"
+#include "plan/schedule.h"
+#include "plan/workload.h"
+#include "strategies/step_graph.h"
+#include "topologies/cluster.h"
+
+namespace rehearse {
+
+/// How much of the cluster is simulated. All three give the same times where the work is
+/// symmetric.
+enum class Fidelity : std::uint8_t {
+  Folded,    ///< one of identical replicas, tensor groups as one device; all flows counted
+  Replicas,  ///< every stage of every replica, tensor groups as one device
+  Full,      ///< every GPU
+};
+
+/// Collectives across nodes as one long flow an edge, or expanded into their steps.
+enum class CollectiveDetail : std::uint8_t { Fluid, Stepwise };
+
+struct LoweringOptions {
+  Fidelity fidelity = Fidelity::Folded;
+  CollectiveDetail collectives = CollectiveDetail::Fluid;
+};
+
+/// The inputs of a simulated step. `cost_models` has one entry a node group of the cluster.
+struct LoweringInput {
+  const Model& model;
+  const Plan& plan;  ///< resolved and without faults
+  const Workload& workload;
+  const Cluster& cluster;
+  const Schedule& schedule;
+  std::vector<const CostModel*> cost_models;
+};
+
+struct LoweredStep {
+  StepGraph graph;
+  std::vector<std::string> assumptions;      ///< sentences: what was chosen where nothing was said
+  std::vector<std::int32_t> device_of_rank;  ///< each rank's device in the graph
+};
+
+/// Turns a plan on a cluster into the graph of one training step.
+LoweredStep lower(const LoweringInput& input, const LoweringOptions& options);
+
+/// A pipeline with given times and no cluster: stage s takes forward_s[s] etc. a chunk, a hop
+/// hop_s. For closed forms and published schedules.
+struct PipelineTimes {
+  std::vector<double> forward_s, input_gradient_s, weight_gradient_s;  ///< [stage], per chunk
+  double hop_s = 0;
+};
+StepGraph pipeline_graph(const Schedule& schedule, const PipelineTimes& times);
+
+}  // namespace rehearse
