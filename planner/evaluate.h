@@ -1,0 +1,62 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "plan/model.h"
+#include "plan/plan.h"
+#include "plan/timeline.h"
+#include "plan/workload.h"
+#include "sim/metrics.h"
+#include "strategies/check_plan.h"
+#include "strategies/lower.h"
+#include "strategies/memory.h"
+#include "topologies/cluster.h"
+
+namespace rehearse {
+
+struct EvaluationOptions {
+  LoweringOptions lowering;
+  bool keep_timeline = false;
+  bool simulate_when_too_big = true;  ///< also time plans that do not fit in memory
+};
+
+/// Where the program's own time went, for --verbose.
+struct PhaseTimes {
+  double pricing_s = 0, lowering_s = 0, simulation_s = 0;
+};
+
+/// Where the time of one stage's slowest rank went and what its ranks hold in memory.
+struct StageReport {
+  int stage = 0;
+  DeviceMetrics time;
+  StageMemory memory;
+  double memory_capacity_bytes = 0;  ///< of the smallest GPU of the stage
+};
+
+/// What one plan does with one model on one cluster.
+struct PlanOutcome {
+  Plan plan;                       ///< resolved
+  std::vector<PlanFault> faults;   ///< not empty: the plan cannot be, and nothing else is filled
+  bool fits = true;                ///< every stage's memory ≤ its GPUs'
+  StepMetrics metrics;
+  std::vector<StageReport> stages;
+  std::vector<Device> devices;     ///< of the simulated graph, parallel to metrics.devices
+  std::vector<SimLink> links;      ///< of the simulated graph, parallel to metrics.links
+  Timeline timeline;               ///< if kept
+  double tokens_per_s = 0;
+  /// Model FLOPs utilisation: training_flops (causal half) / (step time · Σ peak of the plan's
+  /// precision). Recomputation does not count.
+  double mfu = 0;
+  /// Hardware utilisation: FLOPs of the operators really executed, recomputation included.
+  double hfu = 0;
+  double model_flops = 0, executed_flops = 0, peak_flops = 0;
+  double evidence_share[4] = {};   ///< compute time by CostSource
+  std::vector<std::string> assumptions;
+  PhaseTimes phases;
+};
+
+/// Checks, lowers, simulates and measures one plan. One simulation per process at a time.
+PlanOutcome evaluate(const Model& model, const Workload& workload, const Cluster& cluster,
+                     const Plan& plan, const EvaluationOptions& options);
+
+}  // namespace rehearse
