@@ -1,0 +1,181 @@
+#include "strategies/flow_folding.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <unordered_map>
+
+#include "plan/ensure.h"
+
+namespace rehearse {
+namespace {
+
+/// Finaliser of SplitMix64 (Steele et al. 2014): spreads every input bit over the whole word.
+std::uint64_t mix(std::uint64_t x) {
+  x += 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+std::uint64_t combine(std::uint64_t seed, std::uint64_t value) { return mix(seed ^ mix(value)); }
+
+std::size_t distinct(std::vector<std::uint64_t> values) {
+  std::sort(values.begin(), values.end());
+  return static_cast<std::size_t>(std::unique(values.begin(), values.end()) - values.begin());
+}
+
+}  // namespace
+
+double payload_efficiency(LinkKind kind) {
+  switch (kind) {
+    case LinkKind::NvlinkUp:
+    case LinkKind::NvlinkDown:
+      // NCCL's own topology model gives an NVLink 4 of 25 GB/s 20.6 GB/s of payload, an NVLink 3
+      // 20 GB/s (NCCL 2.28.9 src/graph/topo.h): 370 of 450 GB/s and 240 of 300 GB/s.
+      return 0.82;
+    case LinkKind::PcieUp:
+    case LinkKind::PcieDown:
+      // PCIe 4/5 with 256-byte payloads: 256 / (256 + 26 header and framing) and flow control.
+      return 0.85;
+    default:
+      // A 400 Gbit/s port delivers 48 GB/s to NCCL, a 200 Gbit/s port 24 (NVIDIA GTC slides).
+      return 0.96;
+  }
+}
+
+FlowFolding::FlowFolding(const Cluster& cluster, const std::vector<PhysicalPattern>& patterns,
+                         bool fold)
+    : cluster_(cluster), patterns_(patterns), fold_(fold) {
+  const auto& links = cluster.links();
+  link_colours_.resize(links.size());
+  link_loads_.assign(links.size(), 0);
+  std::uint64_t pattern_number = 0;
+  for (const PhysicalPattern& pattern : patterns) {
+    ++pattern_number;
+    for (const PhysicalFlow& flow : pattern.flows) {
+      const Route route = cluster.route(flow.from, flow.to);
+      crossings_.push_back({static_cast<std::int32_t>(route_links_.size()), route.count});
+      for (int hop = 0; hop < route.count; ++hop) {
+        route_links_.push_back(route.links[hop].value);
+        ++link_loads_[static_cast<std::size_t>(route.links[hop].value)];
+      }
+      flow_colours_.push_back(
+          combine(mix(pattern_number), std::bit_cast<std::uint64_t>(flow.bytes_factor)));
+    }
+  }
+  for (std::size_t i = 0; i < links.size(); ++i)
+    link_colours_[i] = combine(static_cast<std::uint64_t>(links[i].kind),
+                               std::bit_cast<std::uint64_t>(links[i].bandwidth_bytes_per_s));
+  if (fold_) refine();
+}
+
+void FlowFolding::refine() {
+  // Classes only ever split, so the sum of their counts grows until the partition is equitable.
+  std::size_t classes = 0;
+  std::vector<std::uint64_t> load(link_colours_.size());
+  for (;;) {
+    std::fill(load.begin(), load.end(), 0);
+    for (std::size_t f = 0; f < crossings_.size(); ++f)
+      for (int hop = 0; hop < crossings_[f].count; ++hop)
+        load[static_cast<std::size_t>(
+            route_links_[static_cast<std::size_t>(crossings_[f].first + hop)])] +=
+            mix(flow_colours_[f]);  // a sum, so that the order of flows does not matter
+    for (std::size_t l = 0; l < load.size(); ++l)
+      if (load[l] != 0) link_colours_[l] = combine(link_colours_[l], load[l]);
+    for (std::size_t f = 0; f < crossings_.size(); ++f)
+      for (int hop = 0; hop < crossings_[f].count; ++hop)
+        flow_colours_[f] =
+            combine(flow_colours_[f],
+                    link_colours_[static_cast<std::size_t>(
+                        route_links_[static_cast<std::size_t>(crossings_[f].first + hop)])]);
+    const std::size_t now = distinct(flow_colours_) + distinct(link_colours_);
+    if (now == classes) return;
+    ensure(now > classes, "colour refinement only splits classes");
+    classes = now;
+  }
+}
+
+void FlowFolding::write_flow(StepGraph& graph, std::int32_t flow,
+                             std::vector<std::int32_t>& sim_link_of) const {
+  const Crossing& crossing = crossings_[static_cast<std::size_t>(flow)];
+  PatternFlow out;
+  out.first_hop = static_cast<std::int32_t>(graph.hops.size());
+  for (int hop = 0; hop < crossing.count; ++hop) {
+    const std::int32_t link = route_links_[static_cast<std::size_t>(crossing.first + hop)];
+    const std::int32_t sim_link = sim_link_of[static_cast<std::size_t>(link)];
+    // A class of links that the flow crosses twice constrains it once: the weight already counts
+    // every member's crossing of one link.
+    const auto seen = std::find_if(graph.hops.begin() + out.first_hop, graph.hops.end(),
+                                   [&](const Hop& h) { return h.link == sim_link; });
+    if (fold_ && seen != graph.hops.end()) continue;
+    graph.hops.push_back({sim_link, 1});
+  }
+  out.hop_count = static_cast<std::int32_t>(graph.hops.size()) - out.first_hop;
+  graph.flows.push_back(out);
+}
+
+void FlowFolding::write_to(StepGraph& graph) const {
+  // Simulated links: one a class (or one each), in the order of their first member.
+  const auto& links = cluster_.links();
+  std::vector<std::int32_t> sim_link_of(links.size(), -1);
+  std::unordered_map<std::uint64_t, std::int32_t> by_colour;
+  for (std::size_t l = 0; l < links.size(); ++l) {
+    if (link_loads_[l] == 0) continue;
+    const auto next = static_cast<std::int32_t>(graph.links.size());
+    std::int32_t index = next;
+    if (fold_) index = by_colour.try_emplace(link_colours_[l], next).first->second;
+    sim_link_of[l] = index;
+    if (index < next) {
+      ++graph.links[static_cast<std::size_t>(index)].members;
+      continue;
+    }
+    SimLink link;
+    link.bandwidth_bytes_per_s = links[l].bandwidth_bytes_per_s * payload_efficiency(links[l].kind);
+    link.representative = LinkId{static_cast<std::int32_t>(l)};
+    graph.links.push_back(link);
+  }
+
+  std::int32_t flow = 0;
+  std::unordered_map<std::uint64_t, std::int32_t> flow_of_colour;
+  std::unordered_map<std::int32_t, std::int32_t> crossings_of_link;
+  for (const PhysicalPattern& pattern : patterns_) {
+    Pattern out;
+    out.first_flow = static_cast<std::int32_t>(graph.flows.size());
+    flow_of_colour.clear();
+    const std::int32_t first = flow;
+    for (const PhysicalFlow& physical : pattern.flows) {
+      const std::uint64_t colour = flow_colours_[static_cast<std::size_t>(flow)];
+      const auto index = static_cast<std::int32_t>(graph.flows.size());
+      if (!fold_ || flow_of_colour.try_emplace(colour, index).second) {
+        write_flow(graph, flow, sim_link_of);
+        PatternFlow& written = graph.flows.back();
+        written.bytes_factor = physical.bytes_factor;
+        if (fold_) {
+          // Weight of a hop: flows of this class over the representative's own link.
+          crossings_of_link.clear();
+          for (std::int32_t other = first;
+               other < first + static_cast<std::int32_t>(pattern.flows.size()); ++other) {
+            if (flow_colours_[static_cast<std::size_t>(other)] != colour) continue;
+            const Crossing& c = crossings_[static_cast<std::size_t>(other)];
+            for (int hop = 0; hop < c.count; ++hop)
+              ++crossings_of_link[route_links_[static_cast<std::size_t>(c.first + hop)]];
+          }
+          const Crossing& own = crossings_[static_cast<std::size_t>(flow)];
+          for (int hop = 0; hop < own.count; ++hop) {
+            const std::int32_t link = route_links_[static_cast<std::size_t>(own.first + hop)];
+            for (std::int32_t h = written.first_hop; h < written.first_hop + written.hop_count; ++h)
+              if (graph.hops[static_cast<std::size_t>(h)].link ==
+                  sim_link_of[static_cast<std::size_t>(link)])
+                graph.hops[static_cast<std::size_t>(h)].weight = crossings_of_link[link];
+          }
+        }
+      }
+      ++flow;
+    }
+    out.flow_count = static_cast<std::int32_t>(graph.flows.size()) - out.first_flow;
+    graph.patterns.push_back(out);
+  }
+}
+
+}  // namespace rehearse

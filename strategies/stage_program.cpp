@@ -1,0 +1,143 @@
+#include "strategies/stage_program.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+namespace rehearse {
+namespace {
+
+WorkKind work_of(const Operator& op) {
+  if (op.pass == Pass::Update) return WorkKind::Optimizer;
+  if (op.recomputed) return WorkKind::Recompute;
+  switch (op.family) {
+    case OperatorFamily::Gemm:
+      return WorkKind::Gemm;
+    case OperatorFamily::Attention:
+      return WorkKind::Attention;
+    case OperatorFamily::Memory:
+      return WorkKind::Elementwise;
+  }
+  return WorkKind::Elementwise;
+}
+
+std::string label_of(const Operator& op) {
+  std::string label = operator_name(op.name);
+  if (op.recomputed) return label + " (recomputed)";
+  if (op.pass == Pass::InputGradient) return label + " dgrad";
+  if (op.pass == Pass::WeightGradient) return label + " wgrad";
+  return label;
+}
+
+}  // namespace
+
+void PricedTotals::add(const PricedTotals& other, double times) {
+  flops += times * other.flops;
+  for (std::size_t i = 0; i < seconds_by_source.size(); ++i)
+    seconds_by_source[i] += times * other.seconds_by_source[i];
+}
+
+double ChunkProgram::parameters() const {
+  return std::accumulate(bucket_parameters.begin(), bucket_parameters.end(), 0.0);
+}
+
+std::int32_t Labels::of(const std::string& name) {
+  const auto at = std::find(names_.begin(), names_.end(), name);
+  if (at != names_.end()) return static_cast<std::int32_t>(at - names_.begin());
+  names_.push_back(name);
+  return static_cast<std::int32_t>(names_.size() - 1);
+}
+
+StageProgrammer::StageProgrammer(const LayerShape& shape, const CostModel& costs,
+                                 TensorSeconds tensor_seconds, Labels& labels)
+    : costs_(costs),
+      tensor_seconds_(std::move(tensor_seconds)),
+      labels_(labels),
+      shape_(shape),
+      layer_forward_(price_all(layer_forward(shape), "forward")),
+      layer_backward_(price_all(layer_backward(shape), "backward")),
+      embedding_forward_(price_all(embedding_forward(shape), "forward")),
+      embedding_backward_(price_all(embedding_backward(shape), "backward")),
+      head_forward_(price_all(head_forward(shape), "forward")),
+      head_backward_(price_all(head_backward(shape), "backward")) {}
+
+SegmentItem StageProgrammer::price(const Operator& op, PricedTotals& totals) const {
+  const Cost cost = costs_.cost(op);
+  totals.flops += op.flops;
+  totals.seconds_by_source[static_cast<std::size_t>(cost.source)] += cost.seconds;
+  SegmentItem item;
+  item.seconds = cost.seconds;
+  item.label = labels_.of(label_of(op));
+  item.work = work_of(op);
+  return item;
+}
+
+StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>& items,
+                                                   const char* suffix) const {
+  Priced priced;
+  for (const LayerItem& from : items) {
+    ChunkItem to;
+    if (from.is_collective) {
+      to.is_collective = true;
+      to.collective = from.collective;
+      to.item.seconds = tensor_seconds_(from.collective, from.bytes);
+      to.item.bytes = from.bytes;
+      to.item.label =
+          labels_.of("tensor " + std::string(collective_name(from.collective)) + " " + suffix);
+      to.item.work = WorkKind::TensorComm;
+    } else {
+      to.item = price(from.op, priced.totals);
+      to.weight_gradient = from.op.pass == Pass::WeightGradient;
+    }
+    priced.items.push_back(to);
+  }
+  return priced;
+}
+
+ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_parameters) const {
+  struct Unit {
+    const Priced *forward, *backward;
+    std::int32_t layer;
+    double parameters;
+    std::int32_t bucket = 0;
+  };
+  std::vector<Unit> units;
+  if (extent.has_embedding)
+    units.push_back(
+        {&embedding_forward_, &embedding_backward_, -1, embedding_parameters_per_rank(shape_)});
+  for (std::int32_t i = 0; i < extent.layer_count; ++i)
+    units.push_back({&layer_forward_, &layer_backward_, extent.first_layer + i,
+                     layer_parameters_per_rank(shape_)});
+  if (extent.has_head)
+    units.push_back({&head_forward_, &head_backward_, -1,
+                     head_parameters_per_rank(shape_, extent.head_has_table)});
+
+  ChunkProgram program;
+  double open = 0;  // parameters of the bucket being filled
+  for (auto unit = units.rbegin(); unit != units.rend(); ++unit) {
+    if (program.bucket_parameters.empty() || open >= bucket_parameters) {
+      program.bucket_parameters.push_back(0);
+      open = 0;
+    }
+    open += unit->parameters;
+    program.bucket_parameters.back() += unit->parameters;
+    unit->bucket = static_cast<std::int32_t>(program.bucket_parameters.size() - 1);
+  }
+  const auto append = [](std::vector<ChunkItem>& out, const Priced& priced, const Unit& unit) {
+    for (ChunkItem item : priced.items) {
+      item.item.layer = unit.layer;
+      item.bucket = unit.bucket;
+      out.push_back(item);
+    }
+  };
+  for (const Unit& unit : units) append(program.forward, *unit.forward, unit);
+  for (auto unit = units.rbegin(); unit != units.rend(); ++unit)
+    append(program.backward, *unit->backward, *unit);
+  for (const Unit& unit : units) {
+    program.totals.add(unit.forward->totals, 1);
+    program.totals.add(unit.backward->totals, 1);
+  }
+  return program;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,86 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/cost_model.h"
+#include "kernels/layer.h"
+#include "strategies/step_graph.h"
+
+namespace rehearse {
+
+/// One operator or tensor collective of a chunk, priced.
+struct ChunkItem {
+  SegmentItem item;  ///< of a collective: its time in a tensor group that is alone on its node
+  bool is_collective = false;
+  CollectiveKind collective = CollectiveKind::AllReduce;
+  bool weight_gradient = false;  ///< moves to the WeightGradient action of a split backward
+  std::int32_t bucket = 0;       ///< gradient bucket its unit (layer, embedding, head) is in
+};
+
+/// FLOPs of operators, and their seconds by the evidence behind the price.
+struct PricedTotals {
+  double flops = 0;
+  std::array<double, 4> seconds_by_source{};  ///< by CostSource
+  void add(const PricedTotals& other, double times);
+};
+
+/// What one chunk of the model does for one micro-batch, on one tensor rank.
+struct ChunkProgram {
+  std::vector<ChunkItem> forward, backward;
+  /// Parameters of each gradient bucket, in the order in which the backward completes them.
+  std::vector<double> bucket_parameters;
+  PricedTotals totals;  ///< of one forward and one backward
+  double parameters() const;
+};
+
+/// Which piece of the model a chunk is.
+struct ChunkExtent {
+  std::int32_t first_layer = 0, layer_count = 0;
+  bool has_embedding = false, has_head = false;
+  bool head_has_table = true;  ///< false: tied to an embedding in the same chunk
+};
+
+/// Names in the timeline, each once.
+class Labels {
+ public:
+  explicit Labels(std::vector<std::string>& names) : names_(names) {}
+  std::int32_t of(const std::string& name);
+
+ private:
+  std::vector<std::string>& names_;
+};
+
+/// Time of a collective of the tensor group on an otherwise idle network, by size.
+using TensorSeconds = std::function<double(CollectiveKind, double bytes)>;
+
+/// Lays out the operators of pieces of a model and prices each shape once.
+class StageProgrammer {
+ public:
+  StageProgrammer(const LayerShape& shape, const CostModel& costs, TensorSeconds tensor_seconds,
+                  Labels& labels);
+
+  /// `bucket_parameters`: a gradient bucket is closed once it holds as many.
+  ChunkProgram chunk(const ChunkExtent& extent, double bucket_parameters) const;
+  /// Operators that stand alone (the optimizer), priced; their totals are added to `totals`.
+  SegmentItem price(const Operator& op, PricedTotals& totals) const;
+
+ private:
+  struct Priced {
+    std::vector<ChunkItem> items;
+    PricedTotals totals;
+  };
+  Priced price_all(const std::vector<LayerItem>& items, const char* suffix) const;
+
+  const CostModel& costs_;
+  TensorSeconds tensor_seconds_;
+  Labels& labels_;
+  LayerShape shape_;
+  Priced layer_forward_, layer_backward_;
+  Priced embedding_forward_, embedding_backward_;
+  Priced head_forward_, head_backward_;
+};
+
+}  // namespace rehearse
