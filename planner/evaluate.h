@@ -35,14 +35,14 @@ struct StageReport {
 
 /// What one plan does with one model on one cluster.
 struct PlanOutcome {
-  Plan plan;                       ///< resolved
-  std::vector<PlanFault> faults;   ///< not empty: the plan cannot be, and nothing else is filled
-  bool fits = true;                ///< every stage's memory ≤ its GPUs'
+  Plan plan;                      ///< resolved
+  std::vector<PlanFault> faults;  ///< not empty: the plan cannot be, and nothing else is filled
+  bool fits = true;               ///< every stage's memory ≤ its GPUs'
   StepMetrics metrics;
   std::vector<StageReport> stages;
-  std::vector<Device> devices;     ///< of the simulated graph, parallel to metrics.devices
-  std::vector<SimLink> links;      ///< of the simulated graph, parallel to metrics.links
-  Timeline timeline;               ///< if kept
+  std::vector<Device> devices;  ///< of the simulated graph, parallel to metrics.devices
+  std::vector<SimLink> links;   ///< of the simulated graph, parallel to metrics.links
+  Timeline timeline;            ///< if kept
   double tokens_per_s = 0;
   /// Model FLOPs utilisation: training_flops (causal half) / (step time · Σ peak of the plan's
   /// precision). Recomputation does not count.
@@ -50,7 +50,7 @@ struct PlanOutcome {
   /// Hardware utilisation: FLOPs of the operators really executed, recomputation included.
   double hfu = 0;
   double model_flops = 0, executed_flops = 0, peak_flops = 0;
-  double evidence_share[4] = {};   ///< compute time by CostSource
+  double evidence_share[4] = {};  ///< compute time by CostSource
   std::vector<std::string> assumptions;
   PhaseTimes phases;
 };

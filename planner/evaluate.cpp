@@ -1,0 +1,288 @@
+#include "planner/evaluate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "plan/ensure.h"
+#include "planner/executed_work.h"
+#include "sim/simulate.h"
+#include "strategies/rank_map.h"
+
+namespace rehearse {
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+/// Passes prices through and adds up the time that finding them took.
+class TimedCostModel : public CostModel {
+ public:
+  TimedCostModel(std::unique_ptr<CostModel> inner, double& total_s)
+      : inner_(std::move(inner)), total_s_(total_s) {}
+  Cost cost(const Operator& op) const override {
+    const Stopwatch watch;
+    const Cost cost = inner_->cost(op);
+    total_s_ += watch.seconds();
+    return cost;
+  }
+  double launch_s() const override { return inner_->launch_s(); }
+  std::string description() const override { return inner_->description(); }
+
+ private:
+  std::unique_ptr<CostModel> inner_;
+  double& total_s_;
+};
+
+DeviceRates rates_of(const GpuSpec& gpu) {
+  return {.fp32_flops = gpu.fp32_flops,
+          .bf16_flops = gpu.bf16_flops,
+          .fp16_flops = gpu.fp16_flops,
+          .fp8_flops = gpu.fp8_flops,
+          .memory_bandwidth_bytes_per_s = gpu.memory_bandwidth_bytes_per_s,
+          .streaming_multiprocessors = gpu.streaming_multiprocessors};
+}
+
+double peak_flops_of(const GpuSpec& gpu, Precision precision) {
+  switch (precision) {
+    case Precision::Fp32:
+      return gpu.fp32_flops;
+    case Precision::Bf16:
+      return gpu.bf16_flops;
+    case Precision::Fp16:
+      return gpu.fp16_flops;
+    case Precision::Fp8:
+      return gpu.fp8_flops;
+  }
+  return 0;
+}
+
+const char* precision_text(Precision precision) {
+  switch (precision) {
+    case Precision::Fp32:
+      return "fp32";
+    case Precision::Bf16:
+      return "bf16";
+    case Precision::Fp16:
+      return "fp16";
+    case Precision::Fp8:
+      return "fp8";
+  }
+  return "?";
+}
+
+/// A GPU without the plan's precision cannot run it; which others it has makes the hint.
+void add_precision_fault(const Plan& plan, const ClusterSpec& cluster,
+                         std::vector<PlanFault>& faults) {
+  for (const NodeGroup& group : cluster.groups) {
+    const GpuSpec& gpu = group.node.gpu;
+    if (peak_flops_of(gpu, plan.precision) > 0) continue;
+    const Precision other = gpu.bf16_flops > 0 ? Precision::Bf16 : Precision::Fp16;
+    faults.push_back(
+        {.pointer = "/precision",
+         .message = gpu.name + " has no " + precision_text(plan.precision) + " tensor cores",
+         .hint = std::string("\"precision\": \"") + precision_text(other) + "\""});
+    return;
+  }
+}
+
+/// SMs that running communication takes from computation. NCCL runs a collective on one thread
+/// block a channel: 24 channels on DGX A100 and H100 (its graph search finds 12 rings and
+/// doubles them, connect.cc), and 2 for a send or receive over the network. Each block occupies
+/// one SM.
+constexpr int kCollectiveChannels = 24;
+constexpr int kPointToPointChannels = 2;
+
+Interference interference_of(const ClusterSpec& cluster) {
+  int multiprocessors = 0;
+  for (const NodeGroup& group : cluster.groups) {
+    const int count = group.node.gpu.streaming_multiprocessors;
+    if (count > 0)
+      multiprocessors = multiprocessors == 0 ? count : std::min(multiprocessors, count);
+  }
+  Interference interference;
+  if (multiprocessors == 0) return interference;
+  const auto share = [&](CommKind kind) -> double& {
+    return interference.compute_share[static_cast<std::size_t>(kind)];
+  };
+  const double collective = double(kCollectiveChannels) / multiprocessors;
+  share(CommKind::Tensor) = share(CommKind::Data) = share(CommKind::Parameter) = collective;
+  share(CommKind::Pipeline) = double(kPointToPointChannels) / multiprocessors;
+  share(CommKind::Control) = 1.0 / multiprocessors;
+  return interference;
+}
+
+/// Index of the node group a GPU belongs to.
+std::size_t group_of(const Cluster& cluster, GpuId gpu) {
+  int node = cluster.node_of(gpu);
+  const auto& groups = cluster.spec().groups;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (node < groups[i].count) return i;
+    node -= groups[i].count;
+  }
+  return groups.size() - 1;
+}
+
+/// The first rank's GPU group and the smallest memory, per stage.
+struct StagePlacement {
+  std::size_t node_group = 0;
+  double memory_capacity_bytes = INFINITY;
+};
+
+std::vector<StagePlacement> place_stages(const Plan& plan, const Cluster& cluster) {
+  const RankMap ranks(plan);
+  std::vector<StagePlacement> stages(static_cast<std::size_t>(plan.pp));
+  for (int r = ranks.size() - 1; r >= 0; --r) {
+    const GpuId gpu = ranks.gpu(Rank{r});
+    StagePlacement& stage = stages[static_cast<std::size_t>(ranks.coordinates(Rank{r}).pipeline)];
+    stage.node_group = group_of(cluster, gpu);
+    stage.memory_capacity_bytes =
+        std::min(stage.memory_capacity_bytes, cluster.gpu(gpu).memory_bytes);
+  }
+  return stages;
+}
+
+class Evaluation {
+ public:
+  Evaluation(const Model& model, const Workload& workload, const Cluster& cluster,
+             const EvaluationOptions& options)
+      : model_(model), workload_(workload), cluster_(cluster), options_(options) {
+    if (workload_.seq_len == 0) workload_.seq_len = model.max_seq_len;
+  }
+
+  PlanOutcome run(const Plan& plan) {
+    outcome_.plan = resolve(plan, cluster_.gpu_count());
+    outcome_.faults = plan_faults(outcome_.plan, model_, workload_, cluster_.gpu_count());
+    add_precision_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
+    if (!outcome_.faults.empty()) return std::move(outcome_);
+
+    const auto count = micro_batches(outcome_.plan, workload_.global_batch);
+    const Schedule schedule = make_schedule(outcome_.plan.schedule, outcome_.plan.pp,
+                                            outcome_.plan.virtual_stages, static_cast<int>(count));
+    placement_ = place_stages(outcome_.plan, cluster_);
+    fill_memory(schedule);
+    if (!outcome_.fits && !options_.simulate_when_too_big) return std::move(outcome_);
+    simulate_step(schedule);
+    fill_rates();
+    return std::move(outcome_);
+  }
+
+ private:
+  void fill_memory(const Schedule& schedule) {
+    std::vector<StageMemory> memory = stage_memory(model_, outcome_.plan, workload_, schedule);
+    ensure(memory.size() == placement_.size(), "memory is told for each stage");
+    for (std::size_t s = 0; s < memory.size(); ++s) {
+      const double capacity = placement_[s].memory_capacity_bytes;
+      if (memory[s].total_bytes() > capacity) outcome_.fits = false;
+      outcome_.stages.push_back({.stage = static_cast<int>(s),
+                                 .time = {},
+                                 .memory = std::move(memory[s]),
+                                 .memory_capacity_bytes = capacity});
+    }
+  }
+
+  void make_cost_models() {
+    for (const NodeGroup& group : cluster_.spec().groups)
+      cost_models_.push_back(std::make_unique<TimedCostModel>(
+          roofline_cost_model(rates_of(group.node.gpu)), outcome_.phases.pricing_s));
+  }
+
+  void simulate_step(const Schedule& schedule) {
+    make_cost_models();
+    std::vector<const CostModel*> models;
+    for (const auto& model : cost_models_) models.push_back(model.get());
+    const Stopwatch lowering;
+    LoweredStep step = lower({.model = model_,
+                              .plan = outcome_.plan,
+                              .workload = workload_,
+                              .cluster = cluster_,
+                              .schedule = schedule,
+                              .cost_models = models},
+                             options_.lowering);
+    outcome_.phases.lowering_s = lowering.seconds() - outcome_.phases.pricing_s;
+
+    const Stopwatch simulation;
+    const SimulationOptions simulation_options{.steps = 2,
+                                               .one_by_one = false,
+                                               .interference = interference_of(cluster_.spec()),
+                                               .host_step_s = 0};
+    const SimulationRecord record = simulate(step.graph, simulation_options);
+    outcome_.metrics = measure(step.graph, record);
+    if (options_.keep_timeline) outcome_.timeline = expand_timeline(step.graph, record);
+    outcome_.phases.simulation_s = simulation.seconds();
+
+    outcome_.assumptions = std::move(step.assumptions);
+    for (const auto& model : cost_models_) add_assumption(model->description());
+    outcome_.devices = std::move(step.graph.devices);
+    outcome_.links = std::move(step.graph.links);
+    fill_stage_times();
+  }
+
+  void add_assumption(std::string sentence) {
+    auto& known = outcome_.assumptions;
+    if (std::find(known.begin(), known.end(), sentence) == known.end())
+      known.push_back(std::move(sentence));
+  }
+
+  /// The busiest device speaks for its stage; the first of equals.
+  void fill_stage_times() {
+    std::vector<double> busiest_s(outcome_.stages.size(), -1);
+    for (std::size_t d = 0; d < outcome_.devices.size(); ++d) {
+      const auto stage = static_cast<std::size_t>(outcome_.devices[d].stage);
+      const DeviceMetrics& metrics = outcome_.metrics.devices[d];
+      if (metrics.busy_s() <= busiest_s[stage]) continue;
+      busiest_s[stage] = metrics.busy_s();
+      outcome_.stages[stage].time = metrics;
+    }
+  }
+
+  void fill_rates() {
+    const double step_s = outcome_.metrics.step_time_s;
+    ensure(std::isfinite(step_s) && step_s > 0, "a simulated step takes a finite time");
+    const double tokens = double(workload_.global_batch) * workload_.seq_len;
+    outcome_.tokens_per_s = tokens / step_s;
+    outcome_.model_flops =
+        training_flops(model_, tokens, workload_.seq_len, AttentionCount::CausalHalf);
+    for (int rank = 0; rank < world_size(outcome_.plan); ++rank)
+      outcome_.peak_flops += peak_flops_of(cluster_.gpu(GpuId{rank}), outcome_.plan.precision);
+
+    const double pricing_s = outcome_.phases.pricing_s;
+    std::vector<const CostModel*> stage_costs;
+    for (const StagePlacement& stage : placement_)
+      stage_costs.push_back(cost_models_[stage.node_group].get());
+    const ExecutedWork work = executed_work(model_, outcome_.plan, workload_, stage_costs);
+    outcome_.phases.pricing_s = pricing_s;  // this second look is the report's, not the step's
+    outcome_.executed_flops = work.flops;
+    outcome_.mfu = outcome_.model_flops / (step_s * outcome_.peak_flops);
+    outcome_.hfu = outcome_.executed_flops / (step_s * outcome_.peak_flops);
+    double total_s = 0;
+    for (double seconds : work.seconds_by_source) total_s += seconds;
+    for (std::size_t i = 0; i < work.seconds_by_source.size(); ++i)
+      outcome_.evidence_share[i] = work.seconds_by_source[i] / total_s;
+  }
+
+  const Model& model_;
+  Workload workload_;
+  const Cluster& cluster_;
+  const EvaluationOptions& options_;
+  PlanOutcome outcome_;
+  std::vector<StagePlacement> placement_;
+  std::vector<std::unique_ptr<CostModel>> cost_models_;
+};
+
+}  // namespace
+
+PlanOutcome evaluate(const Model& model, const Workload& workload, const Cluster& cluster,
+                     const Plan& plan, const EvaluationOptions& options) {
+  return Evaluation(model, workload, cluster, options).run(plan);
+}
+
+}  // namespace rehearse
