@@ -41,8 +41,12 @@ struct Schedule {
 /// REQUIRES: `why_not_schedulable` returned nothing for the same arguments.
 Schedule make_schedule(ScheduleKind kind, int stages, int chunks, int micro_batches, int group = 0);
 
-/// Why the kind cannot be made with these numbers, as a sentence; empty if it can.
-std::string why_not_schedulable(ScheduleKind kind, int stages, int chunks, int micro_batches);
+/// Why the kind cannot be made with these numbers, as a sentence; empty if it can. Only OneFOneB
+/// takes chunks > 1, by Megatron-LM's rule: stages ≤ group ≤ micro_batches, and a shorter last
+/// group still has at least `stages` micro-batches (with the default group: micro_batches is a
+/// multiple of stages).
+std::string why_not_schedulable(ScheduleKind kind, int stages, int chunks, int micro_batches,
+                                int group = 0);
 
 /// What is wrong with a schedule, as sentences: an action missing, double or out of range, or
 /// an order in which stages would wait for each other for ever. Empty if it can run.

@@ -1,0 +1,26 @@
+#include "plan/timeline.h"
+
+#include "plan/ensure.h"
+
+namespace rehearse {
+
+const char* stream_name(Stream stream) {
+  switch (stream) {
+    case Stream::Compute:
+      return "compute";
+    case Stream::Tensor:
+      return "tensor";
+    case Stream::Data:
+      return "data";
+    case Stream::PipelineForward:
+      return "pipeline_forward";
+    case Stream::PipelineBackward:
+      return "pipeline_backward";
+    case Stream::Host:
+      return "host";
+  }
+  ensure(false, "a stream has one of the named values");
+  return "";
+}
+
+}  // namespace rehearse
