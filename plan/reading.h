@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "plan/json_document.h"
+#include "plan/problem.h"
+
+namespace rehearse {
+
+/// The state of reading one document: where problems go, and the pointer of the value at hand.
+class Reading {
+ public:
+  /// `folder` is where relative file names in the document start from. Both references must
+  /// outlive the reading.
+  Reading(const SourceText& source, Problems& problems, std::filesystem::path folder = {})
+      : source_(source), problems_(problems), folder_(std::move(folder)) {}
+
+  /// A problem at a byte of the document, with the pointer of the value at hand. Beyond
+  /// kMostProblems only the first that is left out is told.
+  void problem(std::uint32_t offset, std::string message, std::string hint = "");
+  int problem_count() const { return count_; }
+
+  const SourceText& source() const { return source_; }
+  const std::filesystem::path& folder() const { return folder_; }
+  const std::string& pointer() const { return pointer_; }
+
+  /// Put in front of every message: `in the what-if "half the network": `.
+  void set_context(std::string context) { context_ = std::move(context); }
+
+  /// While it lives, the value at hand is the named member or numbered item of the one before.
+  class Inside {
+   public:
+    Inside(Reading& reading, std::string_view key);
+    Inside(Reading& reading, std::size_t index);
+    ~Inside() { reading_.pointer_.resize(length_); }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+
+   private:
+    Reading& reading_;
+    std::size_t length_;
+  };
+
+  static constexpr int kMostProblems = 100;
+
+ private:
+  const SourceText& source_;
+  Problems& problems_;
+  std::filesystem::path folder_;
+  std::string pointer_;
+  std::string context_;
+  int count_ = 0;
+};
+
+}  // namespace rehearse
