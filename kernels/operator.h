@@ -43,7 +43,8 @@ struct Operator {
   OperatorFamily family = OperatorFamily::Gemm;
   Precision precision = Precision::Bf16;
   bool recomputed = false;  ///< a forward repeated inside the backward
-  /// Gemm: out[m,n] = in[m,k] · in[k,n]; accumulate: fp32 result added to what is there.
+  /// Gemm: out[m,n] = in[m,k] · in[k,n], `batch` times; accumulate: fp32 result added to what is
+  /// there.
   std::int64_t m = 0, n = 0, k = 0;
   bool accumulate_fp32 = false;
   /// Attention: sequences, query length, key length, heads, key/value heads, head size.
@@ -55,6 +56,9 @@ struct Operator {
 
 Operator gemm(OperatorName name, Pass pass, Precision precision, std::int64_t m, std::int64_t n,
               std::int64_t k, bool accumulate_fp32 = false);
+/// `batch` independent products of the same shape in one kernel.
+Operator batched_gemm(OperatorName name, Pass pass, Precision precision, std::int64_t batch,
+                      std::int64_t m, std::int64_t n, std::int64_t k);
 Operator memory_operator(OperatorName name, Pass pass, double bytes, double flops = 0);
 Operator attention(Pass pass, Precision precision, std::int64_t batch, std::int64_t query_len,
                    std::int64_t key_len, std::int64_t heads, std::int64_t kv_heads,

@@ -27,6 +27,7 @@ struct Model {
   Positions positions = Positions::Learned;
   bool tied_embeddings = true;  ///< the head reuses the embedding's weights
   bool linear_bias = true;      ///< biases on the linear layers of attention and feed-forward
+  bool qkv_bias = false;        ///< biases on QKV even where linear_bias is off (Qwen2)
 };
 
 /// Parameters by part; a part holds its norms and biases.
@@ -58,6 +59,10 @@ enum class AttentionCount : std::uint8_t { FullSquare, CausalHalf };
 /// attention only. Source: Narayanan et al. 2021 (arXiv 2104.04473), appendix; for SwiGLU and
 /// grouped heads the same count over the actual matrix shapes.
 double training_flops(const Model& model, double tokens, int seq_len, AttentionCount count);
+
+/// FLOPs of repeating the forward of every layer once, which full recomputation adds to
+/// `training_flops`; embedding, head and loss are not repeated.
+double recomputation_flops(const Model& model, double tokens, int seq_len, AttentionCount count);
 
 /// `vocab` rounded up to a multiple of `multiple · tp` (Megatron-LM pads to 128 · tp).
 int padded_vocab(const Model& model, int tp, int multiple = 128);
