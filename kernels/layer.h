@@ -40,12 +40,17 @@ const char* collective_name(CollectiveKind kind);
 
 /// One step of a layer: an operator, or a collective of the tensor group. `bytes` of a
 /// collective: the whole buffer (all-reduce: its size; all-gather: the gathered result;
-/// reduce-scatter: the input).
+/// reduce-scatter: the input). A collective's `op` names the operator it belongs to, its pass and
+/// whether it is recomputed; its shape, FLOPs and bytes stay zero.
 struct LayerItem {
   bool is_collective = false;
   Operator op;
   CollectiveKind collective = CollectiveKind::AllReduce;
   double bytes = 0;
+  /// Collectives: the next item does not need its result, and Megatron-LM issues both at once
+  /// (gradient of a column-parallel product beside its weight gradient). Whoever needs the result
+  /// comes after the next item.
+  bool beside_next = false;
 };
 
 /// The items of a piece of the model in execution order, on one tensor rank for one
@@ -56,22 +61,32 @@ struct LayerItem {
 /// and two in the backward of a layer; with it, an all-gather before and a reduce-scatter after
 /// each block, and one more all-gather of the saved input for the weight gradient.
 std::vector<LayerItem> layer_forward(const LayerShape& shape);
-std::vector<LayerItem> layer_backward(const LayerShape& shape);
+std::vector<LayerItem> layer_backward(const LayerShape& shape, bool weight_gradients_last = false);
 std::vector<LayerItem> embedding_forward(const LayerShape& shape);
 std::vector<LayerItem> embedding_backward(const LayerShape& shape);
 /// Final norm, head and loss.
 std::vector<LayerItem> head_forward(const LayerShape& shape);
-std::vector<LayerItem> head_backward(const LayerShape& shape);
-/// Gradient norm and clipping over `owned` parameters, then Adam (fp32 master weights) on them.
+std::vector<LayerItem> head_backward(const LayerShape& shape, bool weight_gradients_last = false);
+/// What a rank does once a step: clears `gradient_parameters` gradients, takes the norm of the
+/// `owned_parameters` it updates, and runs Adam on them (fp32 master weights and moments). With
+/// fp8, the weights of the next step are cast and transposed too.
 std::vector<Operator> optimizer_operators(double gradient_parameters, double owned_parameters,
                                           Precision precision, Precision gradient_precision);
 
 /// A tensor that the forward keeps for the backward, on one tensor rank for one micro-batch.
+/// The sums without recomputation, with it, and with each kind of tensor parallelism are the
+/// rows of table 2 of Korthikanti et al. 2022 (arXiv 2205.05198); norm statistics (8 bytes a
+/// token) are left out as there.
 struct SavedTensor {
   const char* name = "";
   double bytes = 0;
 };
 std::vector<SavedTensor> layer_saved_tensors(const LayerShape& shape);
+/// The most that the backward of one layer holds beside what was saved: gradients of the widest
+/// activations, gathered inputs and, with recomputation, the recomputed tensors.
+double layer_backward_workspace_bytes(const LayerShape& shape);
+/// Logits in the compute precision, beside their saved fp32 copy.
+double head_workspace_bytes(const LayerShape& shape);
 std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape);
 std::vector<SavedTensor> head_saved_tensors(const LayerShape& shape);
 /// Bytes a rank sends to the next stage for one micro-batch.

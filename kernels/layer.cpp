@@ -1,0 +1,172 @@
+// One transformer layer as its operators, on one tensor rank for one micro-batch:
+//   x → norm → qkv → (rope) → attention → output → +x → norm → up → activation → down → + → y
+// Traffic is the least that fused kernels move, B bytes an element; FLOPs of elementwise passes
+// are counts an element, after Calculon (Isaev et al. 2023): 9 forward and 21 backward for
+// LayerNorm, 8 and 13 for GeLU.
+
+#include "kernels/layer.h"
+
+#include "kernels/layer_parts.h"
+
+namespace rehearse {
+namespace {
+
+Linear qkv(const LayerShape& shape, const LayerWidths& at) {
+  return {.name = OperatorName::Qkv,
+          .in = at.hidden,
+          .out = at.qkv,
+          .column_parallel = true,
+          .bias = shape.model.linear_bias || shape.model.qkv_bias,
+          .fp8 = at.fp8};
+}
+
+Linear attention_output(const LayerShape& shape, const LayerWidths& at) {
+  return {.name = OperatorName::AttentionOutput,
+          .in = at.query,
+          .out = at.hidden,
+          .column_parallel = false,
+          .bias = shape.model.linear_bias,
+          .fp8 = at.fp8};
+}
+
+Linear ffn_up(const LayerShape& shape, const LayerWidths& at) {
+  return {.name = OperatorName::FfnUp,
+          .in = at.hidden,
+          .out = at.ffn_up,
+          .column_parallel = true,
+          .bias = shape.model.linear_bias,
+          .fp8 = at.fp8};
+}
+
+Linear ffn_down(const LayerShape& shape, const LayerWidths& at) {
+  return {.name = OperatorName::FfnDown,
+          .in = at.ffn,
+          .out = at.hidden,
+          .column_parallel = false,
+          .bias = shape.model.linear_bias,
+          .fp8 = at.fp8};
+}
+
+/// Rotation of queries and keys: each is read and written; the tables stay in cache.
+void rope(const LayerShape& shape, const LayerWidths& at, Pass pass, ItemList& items) {
+  if (shape.model.positions != Positions::Rotary) return;
+  const double rotated = static_cast<double>(at.tokens) * static_cast<double>(at.query + at.key);
+  items.add(memory_operator(OperatorName::Rope, pass, 2 * at.element_bytes * rotated, 3 * rotated));
+}
+
+/// Elements an activation function reads and writes a position of the block's width f: GeLU reads
+/// f and writes f, back it reads the gradient and the input and writes one; SwiGLU has two inputs.
+void activation(const LayerShape& shape, const LayerWidths& at, Pass pass, ItemList& items) {
+  const bool forward = pass == Pass::Forward;
+  const double width = static_cast<double>(at.tokens) * static_cast<double>(at.ffn);
+  double moved = forward ? 2 : 3, flops = forward ? 8 : 13;
+  if (shape.model.activation == Activation::Swiglu) {
+    moved = forward ? 3 : 5;
+    flops = forward ? 9 : 13;
+  } else if (shape.model.activation == Activation::SquaredRelu) {
+    flops = forward ? 2 : 3;
+  }
+  items.add(memory_operator(OperatorName::FfnActivation, pass, moved * at.element_bytes * width,
+                            flops * width));
+}
+
+/// Bias, dropout and residual in one pass: reads both summands, writes the sum and, with dropout,
+/// a mask of one byte an element.
+void residual_add(const LayerWidths& at, ItemList& items) {
+  const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  items.add(memory_operator(OperatorName::ResidualAdd, Pass::Forward,
+                            (3 * at.element_bytes + (at.dropout ? 1 : 0)) * elements,
+                            (at.dropout ? 3 : 2) * elements));
+}
+
+/// The gradient that goes into a block: the mask applied, or the arriving gradient as it is.
+void dropout_backward(const LayerWidths& at, ItemList& items) {
+  if (!at.dropout) return;
+  const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  items.add(memory_operator(OperatorName::ResidualAdd, Pass::InputGradient,
+                            (2 * at.element_bytes + 1) * elements, elements));
+}
+
+/// The gradient that comes around a block is added to the one that came through it.
+void residual_gradient(const LayerWidths& at, ItemList& items) {
+  const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  items.add(memory_operator(OperatorName::ResidualAdd, Pass::InputGradient,
+                            3 * at.element_bytes * elements, elements));
+}
+
+void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  dropout_backward(at, items);
+  linear_backward(shape, ffn_down(shape, at), items);
+  activation(shape, at, Pass::InputGradient, items);
+  linear_backward(shape, ffn_up(shape, at), items);
+  items.add(norm_backward(shape, OperatorName::Norm));
+  residual_gradient(at, items);
+}
+
+void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  dropout_backward(at, items);
+  linear_backward(shape, attention_output(shape, at), items);
+  // Flash attention recomputes its scores by itself, so selective recomputation adds nothing.
+  if (shape.recompute == Recompute::Selective && shape.attention == AttentionKernel::Plain) {
+    ItemList core;
+    attention_core_forward(shape, core);
+    items.append(core.take(), true);
+  }
+  attention_core_backward(shape, items);
+  rope(shape, at, Pass::InputGradient, items);
+  linear_backward(shape, qkv(shape, at), items);
+  items.add(norm_backward(shape, OperatorName::Norm));
+  residual_gradient(at, items);
+}
+
+}  // namespace
+
+Operator norm_forward(const LayerShape& shape, OperatorName name) {
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.split_tokens);
+  const double elements = tokens * static_cast<double>(at.hidden);
+  const bool layer_norm = shape.model.norm == Norm::LayerNorm;
+  const double statistics = (layer_norm ? 8 : 4) * tokens;
+  return memory_operator(name, Pass::Forward, 2 * at.element_bytes * elements + statistics,
+                         (layer_norm ? 9 : 4) * elements);
+}
+
+Operator norm_backward(const LayerShape& shape, OperatorName name) {
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.split_tokens);
+  const double elements = tokens * static_cast<double>(at.hidden);
+  const bool layer_norm = shape.model.norm == Norm::LayerNorm;
+  const double statistics = (layer_norm ? 8 : 4) * tokens;
+  // Reads input and gradient, writes the input's gradient; the weights' gradients are sums over
+  // tokens that stay in cache.
+  return memory_operator(name, Pass::InputGradient, 3 * at.element_bytes * elements + statistics,
+                         (layer_norm ? 21 : 11) * elements);
+}
+
+std::vector<LayerItem> layer_forward(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  ItemList items;
+  items.add(norm_forward(shape, OperatorName::Norm));
+  linear_forward(shape, qkv(shape, at), items);
+  rope(shape, at, Pass::Forward, items);
+  attention_core_forward(shape, items);
+  linear_forward(shape, attention_output(shape, at), items);
+  residual_add(at, items);
+  items.add(norm_forward(shape, OperatorName::Norm));
+  linear_forward(shape, ffn_up(shape, at), items);
+  activation(shape, at, Pass::Forward, items);
+  linear_forward(shape, ffn_down(shape, at), items);
+  residual_add(at, items);
+  return items.take();
+}
+
+std::vector<LayerItem> layer_backward(const LayerShape& shape, bool weight_gradients_last) {
+  const LayerWidths at(shape);
+  ItemList items;
+  if (shape.recompute == Recompute::Full) items.append(layer_forward(shape), true);
+  feed_forward_backward(shape, at, items);
+  attention_backward(shape, at, items);
+  return weight_gradients_last ? with_weight_gradients_last(items.take()) : items.take();
+}
+
+}  // namespace rehearse

@@ -1,0 +1,140 @@
+// What a rank keeps and holds: the rows of Korthikanti et al. 2022 (arXiv 2205.05198), table 2,
+// tensor by tensor. In units of s·b·h bytes at 16 bits, GeLU of width 4h, heads·d = h:
+//   norms 2+2, qkv input 2, q and k 4/t, v 2/t, attention 5as/(ht), output's input 2/t, mask 1,
+//   ffn input 2, activation's input 8/t and output 8/t, mask 1.
+// Sequence parallelism divides the rest by t as well.
+
+#include <algorithm>
+
+#include "kernels/layer.h"
+#include "kernels/layer_parts.h"
+
+namespace rehearse {
+namespace {
+
+constexpr double kFp32Bytes = 4;
+
+double square_elements(const LayerShape& shape, const LayerWidths& at) {
+  return static_cast<double>(at.tokens) * static_cast<double>(shape.seq_len) *
+         static_cast<double>(at.heads);
+}
+
+/// What the core keeps beside q, k and v. Plain: softmax, and with dropout its mask and result.
+/// Flash: its own result and the log-sum-exp of each row.
+void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<SavedTensor>& kept) {
+  if (shape.attention == AttentionKernel::Flash) {
+    kept.push_back({"attention log-sum-exp",
+                    kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.heads)});
+    // In other precisions the result is the output projection's input, which is kept anyway.
+    if (at.fp8)
+      kept.push_back({"attention result", at.element_bytes * static_cast<double>(at.tokens) *
+                                              static_cast<double>(at.query)});
+    return;
+  }
+  const double square = square_elements(shape, at);
+  kept.push_back({"attention softmax", at.element_bytes * square});
+  if (!at.dropout) return;
+  kept.push_back({"attention dropout mask", square});
+  kept.push_back({"attention dropout result", at.element_bytes * square});
+}
+
+bool keeps_core(const LayerShape& shape) {
+  return shape.attention == AttentionKernel::Flash || shape.recompute == Recompute::None;
+}
+
+std::vector<SavedTensor> all_tensors(const LayerShape& shape, bool with_core) {
+  const LayerWidths at(shape);
+  const double linear_bytes = at.fp8 ? bytes_of(Precision::Fp8) : at.element_bytes;
+  const auto tokens = static_cast<double>(at.tokens);
+  const auto whole = [&](std::int64_t width) { return tokens * static_cast<double>(width); };
+  const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  const double byte = at.element_bytes;
+
+  std::vector<SavedTensor> kept;
+  kept.push_back({"attention norm input", byte * split});
+  kept.push_back({"qkv input", linear_bytes * split});
+  kept.push_back({"queries", byte * whole(at.query)});
+  kept.push_back({"keys", byte * whole(at.key)});
+  kept.push_back({"values", byte * whole(at.key)});
+  if (with_core) core_tensors(shape, at, kept);
+  kept.push_back({"attention_output input", linear_bytes * whole(at.query)});
+  if (at.dropout) kept.push_back({"attention residual mask", split});
+  kept.push_back({"ffn norm input", byte * split});
+  kept.push_back({"ffn_up input", linear_bytes * split});
+  kept.push_back({"ffn_activation input", byte * whole(at.ffn_up)});
+  kept.push_back({"ffn_down input", linear_bytes * whole(at.ffn)});
+  if (at.dropout) kept.push_back({"ffn residual mask", split});
+  return kept;
+}
+
+double sum(const std::vector<SavedTensor>& tensors) {
+  double bytes = 0;
+  for (const SavedTensor& tensor : tensors) bytes += tensor.bytes;
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<SavedTensor> layer_saved_tensors(const LayerShape& shape) {
+  if (shape.recompute == Recompute::Full) return {{"layer input", boundary_bytes(shape)}};
+  return all_tensors(shape, keeps_core(shape));
+}
+
+double layer_backward_workspace_bytes(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.tokens);
+  const double byte = at.element_bytes;
+  const double hidden = byte * tokens * static_cast<double>(at.hidden);
+  const double gathered = shape.sequence_parallel ? hidden : 0;
+  const auto up = static_cast<double>(at.ffn_up), ffn = static_cast<double>(at.ffn);
+  const auto query = static_cast<double>(at.query), all = static_cast<double>(at.qkv);
+  // Gradients alive together: around the activation function; around the first product, with
+  // its gathered input; around the attention core (flash sums dq in fp32; plain has the squares
+  // of dP and dS).
+  const double activation = byte * tokens * (ffn + up);
+  const double product = byte * tokens * up + hidden + gathered;
+  const double core = byte * tokens * (query + all) + (shape.attention == AttentionKernel::Flash
+                                                           ? kFp32Bytes * tokens * query
+                                                           : 2 * byte * square_elements(shape, at));
+  double bytes = std::max({activation, product, core}) + boundary_bytes(shape);
+  if (shape.recompute == Recompute::Full) {
+    bytes += sum(all_tensors(shape, true)) - boundary_bytes(shape);  // its input is the checkpoint
+  } else if (!keeps_core(shape)) {
+    std::vector<SavedTensor> recomputed;
+    core_tensors(shape, at, recomputed);
+    bytes += sum(recomputed);
+  }
+  return bytes;
+}
+
+double head_workspace_bytes(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  if (at.element_bytes == kFp32Bytes) return 0;
+  return at.element_bytes * static_cast<double>(at.tokens) * static_cast<double>(at.vocab);
+}
+
+std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  constexpr double kTokenIdBytes = 8;  // int64
+  std::vector<SavedTensor> kept{{"token ids", kTokenIdBytes * static_cast<double>(at.tokens)}};
+  if (at.dropout)
+    kept.push_back({"embedding dropout mask",
+                    static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden)});
+  return kept;
+}
+
+std::vector<SavedTensor> head_saved_tensors(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  return {{"final_norm input", at.element_bytes * split},
+          {"head input", at.element_bytes * split},
+          {"cross_entropy softmax",
+           kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.vocab)}};
+}
+
+double boundary_bytes(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  return at.element_bytes * static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+}
+
+}  // namespace rehearse

@@ -1,0 +1,103 @@
+#include "kernels/layer_parts.h"
+
+#include <algorithm>
+
+#include "plan/ensure.h"
+
+namespace rehearse {
+
+LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len) {
+  LayerShape shape;
+  shape.model = model;
+  shape.tp = plan.tp;
+  shape.cp = plan.cp;
+  shape.micro_batch = plan.micro_batch;
+  shape.seq_len = seq_len;
+  shape.padded_vocab = padded_vocab(model, plan.vocabulary_parallel ? plan.tp : 1);
+  shape.sequence_parallel = plan.sequence_parallel && plan.tp > 1;
+  shape.vocabulary_parallel = plan.vocabulary_parallel;
+  shape.recompute = plan.recompute;
+  shape.attention = plan.attention;
+  shape.precision = plan.precision;
+  shape.gradient_precision = plan.gradient_precision;
+  shape.dropout = plan.dropout;
+  return shape;
+}
+
+const char* collective_name(CollectiveKind kind) {
+  switch (kind) {
+    case CollectiveKind::AllReduce:
+      return "all_reduce";
+    case CollectiveKind::AllGather:
+      return "all_gather";
+    case CollectiveKind::ReduceScatter:
+      return "reduce_scatter";
+    case CollectiveKind::Broadcast:
+      return "broadcast";
+    case CollectiveKind::AllToAll:
+      return "all_to_all";
+    case CollectiveKind::SendReceive:
+      return "send_receive";
+  }
+  ensure(false, "every collective has a name");
+  return "";
+}
+
+LayerWidths::LayerWidths(const LayerShape& shape) {
+  const Model& model = shape.model;
+  tensor_parallel = shape.tp > 1;
+  tokens = shape.tokens();
+  split_tokens = shape.sequence_parallel ? tokens / shape.tp : tokens;
+  hidden = model.hidden;
+  heads = model.heads / shape.tp;
+  kv_heads = std::max(1, model.kv_heads / shape.tp);
+  query = heads * model.head_dim;
+  key = kv_heads * model.head_dim;
+  qkv = query + 2 * key;
+  ffn = model.ffn / shape.tp;
+  ffn_up = model.activation == Activation::Swiglu ? 2 * ffn : ffn;
+  vocab = shape.vocabulary_parallel ? shape.padded_vocab / shape.tp : shape.padded_vocab;
+  fp8 = shape.precision == Precision::Fp8;
+  activation_precision = fp8 ? Precision::Bf16 : shape.precision;
+  element_bytes = bytes_of(activation_precision);
+  gradient_bytes = bytes_of(shape.gradient_precision);
+  dropout = shape.dropout > 0;
+}
+
+void ItemList::add(const Operator& op) {
+  LayerItem item;
+  item.op = op;
+  items_.push_back(item);
+}
+
+void ItemList::collective(CollectiveKind kind, OperatorName name, Pass pass, double bytes,
+                          bool beside_next) {
+  LayerItem item;
+  item.is_collective = true;
+  item.op.name = name;
+  item.op.pass = pass;
+  item.op.family = OperatorFamily::Memory;
+  item.collective = kind;
+  item.bytes = bytes;
+  item.beside_next = beside_next;
+  items_.push_back(item);
+}
+
+void ItemList::append(const std::vector<LayerItem>& items, bool recomputed) {
+  for (LayerItem item : items) {
+    item.op.recomputed = recomputed;
+    items_.push_back(item);
+  }
+}
+
+std::vector<LayerItem> with_weight_gradients_last(std::vector<LayerItem> items) {
+  const auto is_last = [](const LayerItem& item) { return item.op.pass == Pass::WeightGradient; };
+  // What was to run beside a weight gradient has nothing beside it any more, and a gather that
+  // only the weight gradient needs now comes right before it.
+  for (LayerItem& item : items) item.beside_next = false;
+  std::stable_partition(items.begin(), items.end(),
+                        [&](const LayerItem& item) { return !is_last(item); });
+  return items;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,63 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "kernels/layer.h"
+
+namespace rehearse {
+
+/// Sizes of one tensor rank's part of a layer, in elements.
+struct LayerWidths {
+  explicit LayerWidths(const LayerShape& shape);
+  std::int64_t tokens;        ///< T = b·s/c, what the matrix products see
+  std::int64_t split_tokens;  ///< T/t with sequence parallelism, else T: norms, adds, dropout
+  std::int64_t hidden;
+  std::int64_t heads, kv_heads;    ///< of this rank
+  std::int64_t query, key, qkv;    ///< heads·d, kv_heads·d, query + 2·key
+  std::int64_t ffn;                ///< of this rank
+  std::int64_t ffn_up;             ///< columns of the first product: 2·ffn for SwiGLU
+  std::int64_t vocab;              ///< rows of the table on this rank
+  double element_bytes;            ///< of an activation: fp8 plans keep bf16
+  double gradient_bytes;           ///< of an accumulated gradient
+  Precision activation_precision;  ///< of everything but fp8 products
+  bool tensor_parallel, dropout, fp8;
+};
+
+/// Collects the items of a piece of the model.
+class ItemList {
+ public:
+  void add(const Operator& op);
+  /// `bytes` as LayerItem counts them.
+  void collective(CollectiveKind kind, OperatorName name, Pass pass, double bytes,
+                  bool beside_next = false);
+  void append(const std::vector<LayerItem>& items, bool recomputed);
+  std::vector<LayerItem> take() { return std::move(items_); }
+
+ private:
+  std::vector<LayerItem> items_;
+};
+
+/// The attention core (scores, softmax, dropout, weighted values): one flash kernel, or the
+/// products and memory passes of the plain form.
+void attention_core_forward(const LayerShape& shape, ItemList& items);
+void attention_core_backward(const LayerShape& shape, ItemList& items);
+
+/// A linear layer's products. A column-parallel layer gathers its input over the sequence first
+/// and its input gradient is summed over tensor ranks; a row-parallel one the other way round.
+struct Linear {
+  OperatorName name;
+  std::int64_t in, out;  ///< of this rank
+  bool column_parallel;
+  bool bias;
+  bool fp8;  ///< with casts around the products
+};
+void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& items);
+void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& items);
+
+Operator norm_forward(const LayerShape& shape, OperatorName name);
+Operator norm_backward(const LayerShape& shape, OperatorName name);
+
+/// Weight gradients, and the gathers only they need, after everything else; order kept.
+std::vector<LayerItem> with_weight_gradients_last(std::vector<LayerItem> items);
+
+}  // namespace rehearse

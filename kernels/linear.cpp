@@ -1,0 +1,81 @@
+// Linear layers under tensor parallelism (Shoeybi et al. 2019, arXiv 1909.08053) and sequence
+// parallelism (Korthikanti et al. 2022, arXiv 2205.05198, §4.2.2).
+//
+// With T tokens, a layer of k inputs and n outputs on this rank costs 2·T·k·n FLOPs in each of
+// three products: the forward, the gradient of its input and the gradient of its weights. The
+// last adds into the gradient buffer, in fp32 where gradients are fp32.
+//
+// In fp8 plans an operand is cast from bf16 and stored twice, as it is and transposed, since fp8
+// tensor cores take one layout only (Transformer Engine's cast_transpose): 2 + 1 + 1 bytes.
+
+#include "kernels/layer_parts.h"
+
+namespace rehearse {
+namespace {
+
+constexpr double kCastBytes = 4;
+
+void cast(std::int64_t elements, Pass pass, ItemList& items) {
+  const auto count = static_cast<double>(elements);
+  items.add(memory_operator(OperatorName::Cast, pass, kCastBytes * count, count));
+}
+
+/// dW[out, in] = dYᵀ[out, T] · X[T, in], added to what earlier micro-batches left.
+Operator weight_gradient(const LayerShape& shape, const LayerWidths& at, const Linear& linear,
+                         Precision precision) {
+  const bool fp32 = shape.gradient_precision == Precision::Fp32;
+  Operator op =
+      gemm(linear.name, Pass::WeightGradient, precision, linear.out, linear.in, at.tokens, fp32);
+  if (!fp32)  // the product writes the sum; it must read the old one as well
+    op.bytes += at.gradient_bytes * static_cast<double>(linear.out * linear.in);
+  return op;
+}
+
+}  // namespace
+
+void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& items) {
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.tokens);
+  if (at.tensor_parallel && linear.column_parallel && shape.sequence_parallel)
+    items.collective(CollectiveKind::AllGather, linear.name, Pass::Forward,
+                     at.element_bytes * tokens * static_cast<double>(linear.in));
+  if (linear.fp8) cast(at.tokens * linear.in, Pass::Forward, items);
+  // A column-parallel bias is added in the product's epilogue, a row-parallel one with the
+  // residual.
+  items.add(gemm(linear.name, Pass::Forward, linear.fp8 ? Precision::Fp8 : at.activation_precision,
+                 at.tokens, linear.out, linear.in));
+  if (at.tensor_parallel && !linear.column_parallel)
+    items.collective(
+        shape.sequence_parallel ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
+        linear.name, Pass::Forward, at.element_bytes * tokens * static_cast<double>(linear.out));
+}
+
+void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& items) {
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.tokens);
+  const Precision precision = linear.fp8 ? Precision::Fp8 : at.activation_precision;
+  const double input_elements = tokens * static_cast<double>(linear.in);
+  const bool column = at.tensor_parallel && linear.column_parallel;
+  const bool gathers = at.tensor_parallel && shape.sequence_parallel;
+
+  if (gathers && !linear.column_parallel)
+    items.collective(CollectiveKind::AllGather, linear.name, Pass::InputGradient,
+                     at.element_bytes * tokens * static_cast<double>(linear.out));
+  if (linear.fp8) cast(at.tokens * linear.out, Pass::InputGradient, items);
+  if (gathers && linear.column_parallel)  // the saved input is split; only dW needs it whole
+    items.collective(CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
+                     bytes_of(precision) * input_elements, true);
+  items.add(gemm(linear.name, Pass::InputGradient, precision, at.tokens, linear.in, linear.out));
+  if (column)
+    items.collective(gathers ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
+                     linear.name, Pass::InputGradient, at.element_bytes * input_elements, true);
+  items.add(weight_gradient(shape, at, linear, precision));
+  if (linear.bias) {
+    const auto rows = static_cast<double>(linear.column_parallel ? at.tokens : at.split_tokens);
+    const double summed = rows * static_cast<double>(linear.out);
+    items.add(
+        memory_operator(linear.name, Pass::WeightGradient, at.element_bytes * summed, summed));
+  }
+}
+
+}  // namespace rehearse
