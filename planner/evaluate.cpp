@@ -159,25 +159,36 @@ class Evaluation {
   }
 
   PlanOutcome run(const Plan& plan) {
-    outcome_.plan = resolve(plan, cluster_.gpu_count());
-    outcome_.faults = plan_faults(outcome_.plan, model_, workload_, cluster_.gpu_count());
-    add_precision_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
-    if (!outcome_.faults.empty()) return std::move(outcome_);
-
-    const auto count = micro_batches(outcome_.plan, workload_.global_batch);
-    const Schedule schedule = make_schedule(outcome_.plan.schedule, outcome_.plan.pp,
-                                            outcome_.plan.virtual_stages, static_cast<int>(count));
-    placement_ = place_stages(outcome_.plan, cluster_);
-    fill_memory(schedule);
+    if (!prepare(plan)) return std::move(outcome_);
     if (!outcome_.fits && !options_.simulate_when_too_big) return std::move(outcome_);
-    simulate_step(schedule);
+    simulate_step();
     fill_rates();
     return std::move(outcome_);
   }
 
+  PlanOutcome inspect(const Plan& plan) {
+    prepare(plan);
+    return std::move(outcome_);
+  }
+
  private:
-  void fill_memory(const Schedule& schedule) {
-    std::vector<StageMemory> memory = stage_memory(model_, outcome_.plan, workload_, schedule);
+  /// False where the plan cannot be.
+  bool prepare(const Plan& plan) {
+    outcome_.plan = resolve(plan, cluster_.gpu_count());
+    outcome_.faults = plan_faults(outcome_.plan, model_, workload_, cluster_.gpu_count());
+    add_precision_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
+    if (!outcome_.faults.empty()) return false;
+
+    const auto count = micro_batches(outcome_.plan, workload_.global_batch);
+    schedule_ = make_schedule(outcome_.plan.schedule, outcome_.plan.pp,
+                              outcome_.plan.virtual_stages, static_cast<int>(count));
+    placement_ = place_stages(outcome_.plan, cluster_);
+    fill_memory();
+    return true;
+  }
+
+  void fill_memory() {
+    std::vector<StageMemory> memory = stage_memory(model_, outcome_.plan, workload_, schedule_);
     ensure(memory.size() == placement_.size(), "memory is told for each stage");
     for (std::size_t s = 0; s < memory.size(); ++s) {
       const double capacity = placement_[s].memory_capacity_bytes;
@@ -195,7 +206,7 @@ class Evaluation {
           roofline_cost_model(rates_of(group.node.gpu)), outcome_.phases.pricing_s));
   }
 
-  void simulate_step(const Schedule& schedule) {
+  void simulate_step() {
     make_cost_models();
     std::vector<const CostModel*> models;
     for (const auto& model : cost_models_) models.push_back(model.get());
@@ -204,7 +215,7 @@ class Evaluation {
                               .plan = outcome_.plan,
                               .workload = workload_,
                               .cluster = cluster_,
-                              .schedule = schedule,
+                              .schedule = schedule_,
                               .cost_models = models},
                              options_.lowering);
     outcome_.phases.lowering_s = lowering.seconds() - outcome_.phases.pricing_s;
@@ -224,6 +235,7 @@ class Evaluation {
     outcome_.devices = std::move(step.graph.devices);
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
+    fill_busiest_links();
   }
 
   void add_assumption(std::string sentence) {
@@ -241,6 +253,29 @@ class Evaluation {
       if (metrics.busy_s() <= busiest_s[stage]) continue;
       busiest_s[stage] = metrics.busy_s();
       outcome_.stages[stage].time = metrics;
+    }
+  }
+
+  void fill_busiest_links() {
+    std::vector<LinkMetrics> links = outcome_.metrics.links;
+    std::stable_sort(links.begin(), links.end(), [](const LinkMetrics& a, const LinkMetrics& b) {
+      return a.utilisation > b.utilisation;
+    });
+    auto& busiest = outcome_.busiest_links;
+    for (const LinkMetrics& metrics : links) {
+      if (metrics.bytes <= 0) continue;
+      const SimLink& simulated = outcome_.links[static_cast<std::size_t>(metrics.link)];
+      const Link& link = cluster_.links()[static_cast<std::size_t>(simulated.representative.value)];
+      const std::string kind = link_kind_name(link.kind);
+      if (std::any_of(busiest.begin(), busiest.end(),
+                      [&](const LinkReport& known) { return known.kind == kind; }))
+        continue;
+      busiest.push_back({.name = link.name(),
+                         .kind = kind,
+                         .members = simulated.members,
+                         .bandwidth_bytes_per_s = simulated.bandwidth_bytes_per_s,
+                         .bytes = metrics.bytes,
+                         .utilisation = metrics.utilisation});
     }
   }
 
@@ -274,11 +309,18 @@ class Evaluation {
   const Cluster& cluster_;
   const EvaluationOptions& options_;
   PlanOutcome outcome_;
+  Schedule schedule_;
   std::vector<StagePlacement> placement_;
   std::vector<std::unique_ptr<CostModel>> cost_models_;
 };
 
 }  // namespace
+
+PlanOutcome inspect(const Model& model, const Workload& workload, const Cluster& cluster,
+                    const Plan& plan) {
+  const EvaluationOptions options;
+  return Evaluation(model, workload, cluster, options).inspect(plan);
+}
 
 PlanOutcome evaluate(const Model& model, const Workload& workload, const Cluster& cluster,
                      const Plan& plan, const EvaluationOptions& options) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,14 @@ struct StageReport {
   double memory_capacity_bytes = 0;  ///< of the smallest GPU of the stage
 };
 
+/// A link for reports: its place in the cluster has become a name.
+struct LinkReport {
+  std::string name;      ///< "nic-up gpu 12"
+  std::string kind;      ///< "nic-up"
+  std::int32_t members;  ///< links that carry the same
+  double bandwidth_bytes_per_s = 0, bytes = 0, utilisation = 0;
+};
+
 /// What one plan does with one model on one cluster.
 struct PlanOutcome {
   Plan plan;                      ///< resolved
@@ -40,9 +49,10 @@ struct PlanOutcome {
   bool fits = true;               ///< every stage's memory ≤ its GPUs'
   StepMetrics metrics;
   std::vector<StageReport> stages;
-  std::vector<Device> devices;  ///< of the simulated graph, parallel to metrics.devices
-  std::vector<SimLink> links;   ///< of the simulated graph, parallel to metrics.links
-  Timeline timeline;            ///< if kept
+  std::vector<Device> devices;            ///< of the simulated graph, parallel to metrics.devices
+  std::vector<SimLink> links;             ///< of the simulated graph
+  std::vector<LinkReport> busiest_links;  ///< the busiest of each kind, busiest kind first
+  Timeline timeline;                      ///< if kept
   double tokens_per_s = 0;
   /// Model FLOPs utilisation: training_flops (causal half) / (step time · Σ peak of the plan's
   /// precision). Recomputation does not count.
@@ -54,6 +64,11 @@ struct PlanOutcome {
   std::vector<std::string> assumptions;
   PhaseTimes phases;
 };
+
+/// Checks the plan and sums up its memory, without simulating: fills plan, faults, fits and
+/// stages (without their times).
+PlanOutcome inspect(const Model& model, const Workload& workload, const Cluster& cluster,
+                    const Plan& plan);
 
 /// Checks, lowers, simulates and measures one plan. One simulation per process at a time.
 PlanOutcome evaluate(const Model& model, const Workload& workload, const Cluster& cluster,

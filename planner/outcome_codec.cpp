@@ -89,6 +89,12 @@ void transfer(Archive& archive, StepMetrics& value) {
 }
 
 template <class Archive>
+void transfer(Archive& archive, LinkReport& value) {
+  auto& [name, kind, members, bandwidth, bytes, utilisation] = value;
+  transfer_all(archive, name, kind, members, bandwidth, bytes, utilisation);
+}
+
+template <class Archive>
 void transfer(Archive& archive, Timeline& value) {
   auto& [step_time, tags, ranks, represented, events] = value;
   transfer_all(archive, step_time, tags, ranks, represented, events);
@@ -107,11 +113,12 @@ void transfer(Archive& archive, Plan& value) {
 
 template <class Archive>
 void transfer(Archive& archive, PlanOutcome& value) {
-  auto& [plan, faults, fits, metrics, stages, devices, links, timeline, tokens_per_s, mfu, hfu,
-         model_flops, executed_flops, peak_flops, evidence_share, assumptions, phases] = value;
-  transfer_all(archive, plan, faults, fits, metrics, stages, devices, links, timeline, tokens_per_s,
-               mfu, hfu, model_flops, executed_flops, peak_flops, evidence_share, assumptions,
-               phases);
+  auto& [plan, faults, fits, metrics, stages, devices, links, busiest_links, timeline, tokens_per_s,
+         mfu, hfu, model_flops, executed_flops, peak_flops, evidence_share, assumptions, phases] =
+      value;
+  transfer_all(archive, plan, faults, fits, metrics, stages, devices, links, busiest_links,
+               timeline, tokens_per_s, mfu, hfu, model_flops, executed_flops, peak_flops,
+               evidence_share, assumptions, phases);
 }
 
 template <class Archive, class T>
