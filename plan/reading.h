@@ -34,14 +34,23 @@ class Reading {
    public:
     Inside(Reading& reading, std::string_view key);
     Inside(Reading& reading, std::size_t index);
-    ~Inside() { reading_.pointer_.resize(length_); }
+    ~Inside() {
+      reading_.pointer_.resize(length_);
+      reading_.partial_ = partial_;
+    }
     Inside(const Inside&) = delete;
     Inside& operator=(const Inside&) = delete;
 
    private:
     Reading& reading_;
     std::size_t length_;
+    bool partial_;
   };
+
+  /// Whether the object at hand changes one that is complete already ({"base": …}), so that
+  /// nothing is missing in it. Items of lists begin anew.
+  bool partial() const { return partial_; }
+  void set_partial(bool partial) { partial_ = partial; }
 
   static constexpr int kMostProblems = 100;
 
@@ -52,6 +61,7 @@ class Reading {
   std::string pointer_;
   std::string context_;
   int count_ = 0;
+  bool partial_ = false;
 };
 
 }  // namespace rehearse

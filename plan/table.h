@@ -95,6 +95,8 @@ class Table {
   /// Reads the object (or its name) into `object`; every mistake is reported. False if any was.
   bool read_into(const JsonValue& value, Reading& reading, void* object) const;
   JsonValue write_from(const void* object) const;
+  /// What a file that gives nothing means.
+  JsonValue defaults() const { return write_from(make_default_().get()); }
 
   /// Replaces names by what they stand for, here and in nested objects; what cannot be found
   /// stays for the reader to report. New values stand at the place of the name.
@@ -118,12 +120,14 @@ class Table {
   std::function<void(const void*, ObjectCheck&)> check_;
   /// A struct with its defaults (owned), to write origins from and to print defaults.
   std::function<std::shared_ptr<void>()> make_default_;
-  friend class SchemaPrinter;
 
  private:
   bool read_origins(const JsonValue& value, Reading& reading, void* object, bool& used) const;
   bool fill_from(const Origin& origin, const JsonValue& name, Reading& reading, void* object) const;
-  void read_members(const JsonValue& value, Reading& reading, void* object, bool complete) const;
+  void read_members(const JsonValue& value, Reading& reading, void* object) const;
+  std::vector<std::string> keys() const;
+  bool origin_of(const JsonValue& value, const Reading& reading, JsonValue& written) const;
+  void merge(JsonValue& base, const JsonValue& changes, const Reading& reading) const;
 };
 
 /// Readers of plain values; they report and leave the target as it is where the value is wrong.
