@@ -1,6 +1,7 @@
 #include "strategies/collective_flows.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "plan/ensure.h"
 
@@ -10,16 +11,11 @@ namespace {
 /// The ranks of a communicator node by node, in rank order inside a node.
 std::vector<std::vector<GpuId>> by_node(const Cluster& cluster, const std::vector<GpuId>& ranks) {
   std::vector<std::vector<GpuId>> nodes;
-  std::vector<int> ids;
+  std::unordered_map<int, std::size_t> index_of;  // looked up only, never iterated
   for (const GpuId gpu : ranks) {
-    const int node = cluster.node_of(gpu);
-    const auto at = std::find(ids.begin(), ids.end(), node);
-    const auto index = static_cast<std::size_t>(at - ids.begin());
-    if (at == ids.end()) {
-      ids.push_back(node);
-      nodes.emplace_back();
-    }
-    nodes[index].push_back(gpu);
+    const auto [at, is_new] = index_of.try_emplace(cluster.node_of(gpu), nodes.size());
+    if (is_new) nodes.emplace_back();
+    nodes[at->second].push_back(gpu);
   }
   return nodes;
 }

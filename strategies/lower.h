@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -43,6 +44,12 @@ struct LoweredStep {
   StepGraph graph;
   std::vector<std::string> assumptions;      ///< sentences: what was chosen where nothing was said
   std::vector<std::int32_t> device_of_rank;  ///< each rank's device in the graph
+  /// Share of a GPU's SMs that a running communication of each kind holds: NCCL's channels over
+  /// the SMs. Goes into SimulationOptions::interference.
+  std::array<double, kCommKindCount> compute_share{};
+  double executed_flops = 0;  ///< of the whole step on all ranks, recomputation included
+  std::array<double, 4> seconds_by_source{};  ///< rank-seconds of computing, by CostSource
+  double pricing_s = 0;                       ///< wall time spent pricing operators, for --verbose
 };
 
 /// Turns a plan on a cluster into the graph of one training step.

@@ -1,0 +1,243 @@
+#include "strategies/lower.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "plan/ensure.h"
+#include "strategies/lowering.h"
+
+namespace rehearse {
+
+Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
+    : in_(input),
+      plan_(input.plan),
+      cluster_(input.cluster),
+      options_(options),
+      ranks_(input.plan),
+      shape_(layer_shape(input.model, input.plan, input.workload.seq_len)),
+      chunk_layers_(chunk_layers(input.plan, input.model.layers)),
+      group_of_node_(group_of_nodes(input.cluster)),
+      labels_(out_.graph.labels) {
+  ensure(ranks_.size() <= cluster_.gpu_count(), "the plan was checked against the cluster");
+  ensure(in_.cost_models.size() == cluster_.spec().groups.size() || cluster_.spec().groups.empty(),
+         "one cost model a node group");
+  classes_ = options.fidelity == Fidelity::Folded ? fold_replicas(cluster_, plan_, ranks_)
+                                                  : separate_replicas(plan_.dp);
+  tensor_devices_ = options.fidelity == Fidelity::Full ? plan_.tp : 1;
+  // Megatron-LM's default bucket: 40 million parameters, or one million a data rank if more
+  // (megatron/core/distributed/distributed_data_parallel.py).
+  bucket_parameters_ = plan_.bucket_bytes > 0 ? plan_.bucket_bytes / gradient_bytes()
+                                              : std::max(40e6, 1e6 * plan_.dp);
+}
+
+std::vector<GpuId> Lowering::tensor_group(int replica, int stage) const {
+  std::vector<GpuId> gpus;
+  for (const Rank rank : ranks_.group(Axis::Tensor, {0, 0, replica, stage}))
+    gpus.push_back(ranks_.gpu(rank));
+  return gpus;
+}
+
+std::vector<GpuId> Lowering::data_group(int stage, int t) const {
+  std::vector<GpuId> gpus;
+  for (const Rank rank : ranks_.group(Axis::Data, {t, 0, 0, stage}))
+    gpus.push_back(ranks_.gpu(rank));
+  return gpus;
+}
+
+std::vector<int> Lowering::tensor_members(int t) const {
+  if (tensor_devices_ > 1 || plan_.tp == 1) return {t};
+  std::vector<int> all(static_cast<std::size_t>(plan_.tp));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+void Lowering::make_devices() {
+  out_.device_of_rank.assign(static_cast<std::size_t>(ranks_.size()), -1);
+  for (std::size_t c = 0; c < classes_.members.size(); ++c)
+    for (int stage = 0; stage < plan_.pp; ++stage) {
+      const std::vector<int>& replicas = classes_.members[c];
+      StageUnit made;
+      made.replica_class = static_cast<int>(c);
+      made.stage = stage;
+      made.first_device = static_cast<std::int32_t>(out_.graph.devices.size());
+      for (int t = 0; t < tensor_devices_; ++t) {
+        Device device;
+        device.representative = ranks_.rank({t, 0, replicas.front(), stage});
+        device.stage = stage;
+        device.replica = replicas.front();
+        device.speed = cluster_.speed(ranks_.gpu(device.representative));
+        device.members = 0;
+        for (const int tensor : tensor_members(t))
+          for (const int replica : replicas) {
+            const Rank rank = ranks_.rank({tensor, 0, replica, stage});
+            out_.device_of_rank[static_cast<std::size_t>(rank.value)] =
+                static_cast<std::int32_t>(out_.graph.devices.size());
+            // A tensor group goes at the pace of its slowest GPU.
+            device.speed = std::min(device.speed, cluster_.speed(ranks_.gpu(rank)));
+            ++device.members;
+          }
+        out_.graph.devices.push_back(device);
+      }
+      const auto devices = static_cast<std::size_t>(tensor_devices_);
+      made.tail.assign(devices, -1);
+      made.first_task.assign(devices, -1);
+      units_.push_back(std::move(made));
+    }
+  for (StageUnit& u : units_) u.kind = unit_kind(u.replica_class, u.stage);
+}
+
+ChunkExtent Lowering::extent_of(int chunk) const {
+  ChunkExtent extent;
+  extent.first_layer = std::accumulate(chunk_layers_.begin(), chunk_layers_.begin() + chunk, 0);
+  extent.layer_count = chunk_layers_[static_cast<std::size_t>(chunk)];
+  extent.has_embedding = chunk == 0;
+  extent.has_head = chunk == last_chunk();
+  extent.head_has_table = !in_.model.tied_embeddings || plan_.pp > 1;
+  return extent;
+}
+
+std::size_t Lowering::unit_kind(int replica_class, int stage) {
+  const std::vector<GpuId> group =
+      tensor_group(classes_.members[static_cast<std::size_t>(replica_class)].front(), stage);
+  const bool local = is_local(cluster_, group);
+  // The slowest GPU of the group sets the pace of its operators.
+  int slowest = group_of_node_[static_cast<std::size_t>(cluster_.node_of(group.front()))];
+  for (const GpuId gpu : group) {
+    const int candidate = group_of_node_[static_cast<std::size_t>(cluster_.node_of(gpu))];
+    if (cluster_.gpu(gpu).bf16_flops <
+        cluster_.spec().groups[static_cast<std::size_t>(slowest)].node.gpu.bf16_flops)
+      slowest = candidate;
+  }
+  const int nodes = local ? 1 : communicator_shape(cluster_, group).nodes;
+  const auto [at, is_new] =
+      kind_index_.try_emplace(std::tuple{slowest, local, nodes}, kinds_.size());
+  if (is_new) {
+    UnitKind kind;
+    kind.group = slowest;
+    kind.is_local = local;
+    make_programs(kind, group);
+    kinds_.push_back(std::move(kind));
+  }
+  return at->second;
+}
+
+void Lowering::make_programs(UnitKind& kind, const std::vector<GpuId>& group) {
+  const auto begin = std::chrono::steady_clock::now();
+  TensorSeconds seconds = [](CollectiveKind, double) { return 0.0; };
+  if (plan_.tp > 1) {
+    const CommunicatorShape shape = communicator_shape(cluster_, group);
+    seconds = [shape](CollectiveKind collective, double bytes) {
+      return nccl_choice(collective, shape, bytes).seconds(bytes);
+    };
+  }
+  const StageProgrammer programmer(shape_, *in_.cost_models[static_cast<std::size_t>(kind.group)],
+                                   seconds, labels_);
+  for (int chunk = 0; chunk <= last_chunk(); ++chunk)
+    kind.chunks.push_back(programmer.chunk(extent_of(chunk), bucket_parameters_));
+  out_.pricing_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
+  UnitKind& kind = kinds_[u.kind];
+  const auto [at, is_new] = kind.pieces.try_emplace(key);
+  std::vector<Piece>& made = at->second;
+  if (!is_new) return made;
+  const ChunkProgram& program = kind.chunks[static_cast<std::size_t>(key.chunk)];
+  const bool forward = key.action == ActionKind::Forward;
+  const bool collectives_are_tasks = tensor_devices_ > 1 || !kind.is_local;
+  const double launch_s = in_.cost_models[static_cast<std::size_t>(kind.group)]->launch_s();
+
+  std::vector<SegmentItem> open;
+  std::int32_t bucket = -1;
+  const auto close = [&] {
+    if (open.empty()) return;
+    Piece piece;
+    piece.segment = add_segment(out_.graph, open, launch_s);
+    piece.first_bucket = bucket;
+    made.push_back(piece);
+    open.clear();
+  };
+  for (const ChunkItem& item : forward ? program.forward : program.backward) {
+    if (key.action == ActionKind::InputGradient && item.weight_gradient) continue;
+    if (key.action == ActionKind::WeightGradient && !item.weight_gradient) continue;
+    if (key.cut_at_buckets && item.bucket != bucket) close();
+    bucket = item.bucket;
+    if (item.is_collective && plan_.tp == 1) continue;
+    if (!item.is_collective || !collectives_are_tasks) {
+      open.push_back(item.item);
+      continue;
+    }
+    close();
+    Piece piece;
+    piece.is_collective = true;
+    piece.collective = item.collective;
+    piece.bytes = item.item.bytes;
+    piece.label = item.item.label;
+    piece.first_bucket = bucket;
+    made.push_back(piece);
+  }
+  close();
+  if (made.empty()) {  // a chunk without layers, embedding or head still takes its turn
+    Piece piece;
+    piece.segment = empty_segment_;
+    made.push_back(piece);
+  }
+  return made;
+}
+
+std::int32_t Lowering::add_task(const Task& task) {
+  out_.graph.tasks.push_back(task);
+  return static_cast<std::int32_t>(out_.graph.tasks.size() - 1);
+}
+
+std::int32_t Lowering::add_group(const std::vector<std::int32_t>& devices) {
+  const auto [at, is_new] =
+      group_index_.try_emplace(devices, static_cast<std::int32_t>(out_.graph.groups.size()));
+  if (is_new) {
+    auto& members = out_.graph.group_devices;
+    out_.graph.groups.push_back(
+        {static_cast<std::int32_t>(members.size()), static_cast<std::int32_t>(devices.size())});
+    members.insert(members.end(), devices.begin(), devices.end());
+  }
+  return at->second;
+}
+
+void Lowering::add_totals() {
+  PricedTotals totals;
+  for (const StageUnit& u : units_) {
+    const auto replicas =
+        static_cast<double>(classes_.members[static_cast<std::size_t>(u.replica_class)].size());
+    for (int v = 0; v < plan_.virtual_stages; ++v)
+      totals.add(kinds_[u.kind].chunks[static_cast<std::size_t>(v * plan_.pp + u.stage)].totals,
+                 replicas * plan_.tp * in_.schedule.micro_batches);
+  }
+  out_.executed_flops += totals.flops;
+  for (std::size_t i = 0; i < totals.seconds_by_source.size(); ++i)
+    out_.seconds_by_source[i] += totals.seconds_by_source[i];
+}
+
+LoweredStep Lowering::run() {
+  empty_segment_ = add_segment(out_.graph, {}, 0);
+  make_devices();
+  index_actions();
+  for (StageUnit& u : units_) emit_actions(u);
+  for (StageUnit& u : units_) emit_transfers(u);
+  make_data_streams();
+  emit_gradient_reductions();
+  emit_tied_embedding_reduction();
+  emit_step_end();
+  add_totals();
+  state_assumptions();
+  FlowFolding(cluster_, patterns_, options_.fidelity != Fidelity::Full).write_to(out_.graph);
+  edges_.finish(out_.graph);
+  return std::move(out_);
+}
+
+LoweredStep lower(const LoweringInput& input, const LoweringOptions& options) {
+  ensure(input.plan.dp > 0 && input.plan.cp == 1, "the plan was resolved and checked");
+  return Lowering(input, options).run();
+}
+
+}  // namespace rehearse

@@ -1,0 +1,266 @@
+#include <algorithm>
+
+#include "plan/ensure.h"
+#include "strategies/lowering.h"
+
+namespace rehearse {
+namespace {
+
+const char* action_label(ActionKind kind) {
+  switch (kind) {
+    case ActionKind::Forward:
+      return "forward";
+    case ActionKind::Backward:
+      return "backward";
+    case ActionKind::InputGradient:
+      return "input gradient";
+    case ActionKind::WeightGradient:
+      return "weight gradient";
+  }
+  return "";
+}
+
+bool completes_gradients(ActionKind kind) {
+  return kind == ActionKind::Backward || kind == ActionKind::WeightGradient;
+}
+
+}  // namespace
+
+std::int32_t Lowering::add_compute(StageUnit& u, int t, const Piece& piece, std::int32_t label,
+                                   std::int32_t chunk, std::int32_t micro_batch) {
+  Task task;
+  task.kind = TaskKind::Compute;
+  task.chunk = static_cast<std::int16_t>(chunk);
+  task.micro_batch = micro_batch;
+  task.device = device(u, t);
+  task.payload = piece.segment;
+  task.label = label;
+  const std::int32_t id = add_task(task);
+  const auto at = static_cast<std::size_t>(t);
+  if (u.open_comm >= 0)
+    edges_.add(u.open_comm, id);
+  else if (u.tail[at] >= 0)
+    edges_.add(u.tail[at], id);
+  if (u.first_task[at] < 0) u.first_task[at] = id;
+  u.tail[at] = id;
+  return id;
+}
+
+Task Lowering::tensor_task(StageUnit& u, const Piece& piece) {
+  const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
+  const std::vector<GpuId> group = tensor_group(replicas.front(), u.stage);
+  const CollectiveChoice choice =
+      nccl_choice(piece.collective, communicator_shape(cluster_, group), piece.bytes);
+  Task task;
+  task.kind = TaskKind::Comm;
+  task.comm = CommKind::Tensor;
+  task.stream = Stream::Tensor;
+  task.label = piece.label;
+  task.bytes = task.rank_bytes = piece.bytes;
+  if (kinds_[u.kind].is_local) {
+    task.seconds = choice.seconds(piece.bytes);
+  } else {
+    task.seconds = choice.latency_s;
+    const std::string name = "tensor " + std::to_string(u.replica_class) + " " +
+                             std::to_string(u.stage) + " " + collective_name(piece.collective) +
+                             " " + algorithm_name(choice.algorithm);
+    task.payload = pattern(name, [&] {
+      std::vector<PhysicalFlow> flows;
+      for (const int replica : replicas)
+        for (const PhysicalFlow& flow : collective_flows(cluster_, tensor_group(replica, u.stage),
+                                                         piece.collective, choice.algorithm))
+          flows.push_back(flow);
+      return flows;
+    });
+  }
+  std::vector<std::int32_t> devices;
+  for (int t = 0; t < tensor_devices_; ++t) devices.push_back(device(u, t));
+  task.device = add_group(devices);
+  return task;
+}
+
+std::int32_t Lowering::add_tensor_collective(StageUnit& u, const Piece& piece, std::int32_t chunk,
+                                             std::int32_t micro_batch) {
+  // A unit has a handful of different collectives, asked for thousands of times.
+  const auto same = [&](const Task& made) {
+    return made.bytes == piece.bytes && made.label == piece.label;
+  };
+  auto prototype = std::find_if(u.tensor_tasks.begin(), u.tensor_tasks.end(), same);
+  if (prototype == u.tensor_tasks.end())
+    prototype = u.tensor_tasks.insert(u.tensor_tasks.end(), tensor_task(u, piece));
+  Task task = *prototype;
+  task.chunk = static_cast<std::int16_t>(chunk);
+  task.micro_batch = micro_batch;
+  const std::int32_t id = add_task(task);
+  if (u.open_comm >= 0) {
+    edges_.add(u.open_comm, id);
+  } else {
+    for (const std::int32_t tail : u.tail)
+      if (tail >= 0) edges_.add(tail, id);
+  }
+  u.open_comm = id;
+  return id;
+}
+
+void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool opens) {
+  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][index];
+  const std::int32_t chunk = action.chunk * plan_.pp + u.stage;
+  const bool overlap_gradients = plan_.dp > 1 && plan_.overlap.gradients;
+  const bool overlap_parameters = plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters;
+  const std::vector<Piece>& made = pieces(
+      u, {chunk, action.kind, (completes && overlap_gradients) || (opens && overlap_parameters)});
+  const std::int32_t label = labels_.of(action_label(action.kind));
+  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  auto& ready = u.bucket_ready[static_cast<std::size_t>(action.chunk)];
+  auto& reader = u.bucket_reader[static_cast<std::size_t>(action.chunk)];
+
+  bool is_first = true;
+  for (const Piece& piece : made) {
+    const auto bucket = static_cast<std::size_t>(piece.first_bucket);
+    std::int32_t shared = -1;
+    if (piece.is_collective)
+      shared = add_tensor_collective(u, piece, action.chunk, action.micro_batch);
+    for (std::size_t t = 0; t < devices; ++t) {
+      const std::int32_t id = shared >= 0 ? shared
+                                          : add_compute(u, static_cast<int>(t), piece, label,
+                                                        action.chunk, action.micro_batch);
+      if (is_first) u.action_first[index * devices + t] = id;
+      u.action_last[index * devices + t] = id;
+      if (completes) ready[bucket * devices + t] = id;
+      if (opens && reader[bucket * devices + t] < 0) reader[bucket * devices + t] = id;
+    }
+    // The first compute after a collective hangs on it alone; later ones on their own chain.
+    if (!piece.is_collective) u.open_comm = -1;
+    is_first = false;
+  }
+  if (completes && !overlap_gradients)  // not cut: all buckets complete with the last piece
+    for (std::size_t i = 0; i < ready.size(); ++i)
+      ready[i] = u.action_last[index * devices + i % devices];
+  if (opens && !overlap_parameters)
+    for (std::size_t i = 0; i < reader.size(); ++i)
+      reader[i] = u.action_first[index * devices + i % devices];
+}
+
+void Lowering::emit_actions(StageUnit& u) {
+  const auto& actions = in_.schedule.actions[static_cast<std::size_t>(u.stage)];
+  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  u.action_first.assign(actions.size() * devices, -1);
+  u.action_last.assign(actions.size() * devices, -1);
+  std::vector<std::size_t> last_of_chunk(static_cast<std::size_t>(plan_.virtual_stages), 0);
+  std::vector<std::size_t> first_of_chunk(last_of_chunk.size(), actions.size());
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const auto chunk = static_cast<std::size_t>(actions[i].chunk);
+    if (completes_gradients(actions[i].kind)) last_of_chunk[chunk] = i;
+    if (actions[i].kind == ActionKind::Forward)
+      first_of_chunk[chunk] = std::min(first_of_chunk[chunk], i);
+  }
+  for (int v = 0; v < plan_.virtual_stages; ++v) {
+    const std::size_t buckets = kinds_[u.kind]
+                                    .chunks[static_cast<std::size_t>(v * plan_.pp + u.stage)]
+                                    .bucket_parameters.size();
+    u.bucket_ready.emplace_back(buckets * devices, -1);
+    u.bucket_reader.emplace_back(buckets * devices, -1);
+  }
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const auto chunk = static_cast<std::size_t>(actions[i].chunk);
+    const bool completes = completes_gradients(actions[i].kind) && last_of_chunk[chunk] == i;
+    emit_action(u, i, completes, first_of_chunk[chunk] == i);
+    if (completes)
+      for (std::size_t b = 0; b < u.bucket_ready[chunk].size() / devices; ++b)
+        u.bucket_order.emplace_back(static_cast<int>(chunk), static_cast<int>(b));
+  }
+}
+
+Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int t, bool forward) {
+  const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(from.replica_class)];
+  const auto gpu = [&](int tensor, int replica, int stage) {
+    return ranks_.gpu(ranks_.rank({tensor, 0, replica, stage}));
+  };
+  const double bytes = boundary_bytes(shape_);
+  const CommunicatorShape shape = communicator_shape(
+      cluster_, {gpu(t, replicas.front(), from.stage), gpu(t, replicas.front(), to.stage)});
+  Task task;
+  task.kind = TaskKind::Comm;
+  task.comm = CommKind::Pipeline;
+  task.stream = forward ? Stream::PipelineForward : Stream::PipelineBackward;
+  task.overlaps = plan_.overlap.pipeline;
+  task.device = add_group({device(from, t), device(to, t)});
+  task.label = labels_.of(forward ? "send activations" : "send gradients");
+  task.bytes = task.rank_bytes = bytes;
+  task.seconds = nccl_choice(CollectiveKind::SendReceive, shape, bytes).latency_s;
+  const std::string name =
+      "transfer " + std::to_string(device(from, t)) + " " + std::to_string(device(to, t));
+  task.payload = pattern(name, [&] {
+    std::vector<PhysicalFlow> flows;
+    for (const int replica : replicas)
+      for (const int tensor : tensor_members(t))
+        flows.push_back({gpu(tensor, replica, from.stage), gpu(tensor, replica, to.stage)});
+    return flows;
+  });
+  return task;
+}
+
+void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
+                             std::size_t to_action) {
+  const Action& sent = in_.schedule.actions[static_cast<std::size_t>(from.stage)][action];
+  const bool forward = sent.kind == ActionKind::Forward;
+  std::vector<Task>& prototypes = forward ? from.forward_transfers : from.backward_transfers;
+  if (prototypes.empty())
+    for (int t = 0; t < tensor_devices_; ++t)
+      prototypes.push_back(transfer_task(from, to, t, forward));
+  std::vector<std::int32_t>& tails = forward ? from.forward_tail : from.backward_tail;
+  tails.resize(prototypes.size(), -1);
+  for (std::size_t t = 0; t < prototypes.size(); ++t) {
+    Task task = prototypes[t];
+    task.chunk = static_cast<std::int16_t>(sent.chunk);
+    task.micro_batch = sent.micro_batch;
+    const std::int32_t id = add_task(task);
+    const std::size_t at = action * prototypes.size() + t;
+    edges_.add(from.action_last[at], id);
+    edges_.add(id, to.action_first[to_action * prototypes.size() + t]);
+    if (tails[t] >= 0) edges_.add(tails[t], id);
+    tails[t] = id;
+    if (!plan_.overlap.pipeline && at + prototypes.size() < from.action_first.size())
+      edges_.add(id, from.action_first[at + prototypes.size()]);  // the sender waits for its send
+  }
+}
+
+/// Where each stage does what: index of the action by (backward?, chunk, micro-batch).
+void Lowering::index_actions() {
+  const auto m = static_cast<std::size_t>(in_.schedule.micro_batches);
+  const auto v = static_cast<std::size_t>(in_.schedule.chunks);
+  for (const auto& actions : in_.schedule.actions) {
+    std::vector<std::size_t> index(2 * v * m, 0);
+    for (std::size_t i = 0; i < actions.size(); ++i)
+      if (actions[i].kind != ActionKind::WeightGradient) index[action_slot(actions[i])] = i;
+    action_index_.push_back(std::move(index));
+  }
+}
+
+std::size_t Lowering::action_slot(const Action& action) const {
+  const auto m = static_cast<std::size_t>(in_.schedule.micro_batches);
+  const auto v = static_cast<std::size_t>(in_.schedule.chunks);
+  const std::size_t backward = action.kind == ActionKind::Forward ? 0 : 1;
+  return (backward * v + static_cast<std::size_t>(action.chunk)) * m +
+         static_cast<std::size_t>(action.micro_batch);
+}
+
+void Lowering::emit_transfers(StageUnit& from) {
+  if (plan_.pp == 1) return;
+  const auto& actions = in_.schedule.actions[static_cast<std::size_t>(from.stage)];
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const Action& action = actions[i];
+    if (action.kind == ActionKind::WeightGradient) continue;
+    const bool forward = action.kind == ActionKind::Forward;
+    const int piece = action.chunk * plan_.pp + from.stage;
+    const int next = forward ? piece + 1 : piece - 1;
+    if (next < 0 || next > last_chunk()) continue;
+    StageUnit& to = unit(from.replica_class, next % plan_.pp);
+    Action received = action;
+    received.chunk = next / plan_.pp;
+    emit_transfer(from, i, to,
+                  action_index_[static_cast<std::size_t>(to.stage)][action_slot(received)]);
+  }
+}
+
+}  // namespace rehearse

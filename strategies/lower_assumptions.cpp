@@ -1,0 +1,53 @@
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "strategies/lowering.h"
+
+namespace rehearse {
+
+void Lowering::state_assumptions() {
+  auto& say = out_.assumptions;
+  const auto& costs = in_.cost_models;
+  for (std::size_t g = 0; g < costs.size(); ++g)
+    say.push_back(fmt::format(
+        "{}: {}", cluster_.spec().groups.empty() ? "GPU" : cluster_.spec().groups[g].node.gpu.name,
+        costs[g]->description()));
+  if (plan_.dp > 1)
+    say.push_back(fmt::format(
+        "gradients are reduced in {} in buckets of {:.0f} million parameters, {}",
+        plan_.gradient_precision == Precision::Fp32 ? "fp32" : "16 bits", bucket_parameters_ / 1e6,
+        plan_.overlap.gradients ? "beside the last micro-batch's backward" : "after the backward"));
+  if (plan_.dp > 1 && plan_.zero > 0)
+    say.push_back(plan_.overlap.parameters
+                      ? "updated parameters are gathered beside the next step's forward"
+                      : "updated parameters are gathered before the next step begins");
+  if (plan_.pp > 1)
+    say.push_back(plan_.overlap.pipeline ? "stages go on while their sends are under way"
+                                         : "a stage waits for its own sends");
+  if (plan_.pp > 1 && in_.model.tied_embeddings)
+    say.push_back("first and last stage each keep the tied embedding and sum its gradients");
+  say.push_back("link payload: NVLink 82 %, PCIe 85 %, network ports 96 % of the nominal rate");
+  if (plan_.pp > 1) {
+    // NCCL uses two channels, so two thread blocks, for a transfer to a peer over the network
+    // (NCCL 2.28.9, p2p channels per peer).
+    const double sms = std::max(1, cluster_.gpu(GpuId{0}).streaming_multiprocessors);
+    out_.compute_share[static_cast<std::size_t>(CommKind::Pipeline)] = 2 / sms;
+  }
+  for (int kind = 0; kind < kCommKindCount; ++kind)
+    if (const double share = out_.compute_share[static_cast<std::size_t>(kind)]; share > 0)
+      say.push_back(fmt::format("a running {} transfer holds {:.1f} % of a GPU's SMs",
+                                comm_kind_name(static_cast<CommKind>(kind)), 100 * share));
+  if (options_.collectives == CollectiveDetail::Stepwise)
+    say.push_back("ring collectives across nodes are simulated step by step; trees as long flows");
+  const auto classes = classes_.members.size();
+  if (options_.fidelity == Fidelity::Folded && plan_.dp > 1)
+    say.push_back(
+        fmt::format("{} replicas behave in {} way{}; one of each was simulated, with the "
+                    "traffic of all",
+                    plan_.dp, classes, classes == 1 ? "" : "s"));
+}
+
+}  // namespace rehearse

@@ -1,0 +1,174 @@
+#pragma once
+// Inside of strategies/lower.cpp and its parts; the interface is strategies/lower.h.
+#include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "strategies/collective_cost.h"
+#include "strategies/collective_flows.h"
+#include "strategies/flow_folding.h"
+#include "strategies/lower.h"
+#include "strategies/rank_map.h"
+#include "strategies/replica_classes.h"
+#include "strategies/stage_program.h"
+
+namespace rehearse {
+
+/// A run of items without a stop, or one tensor collective that is a task of its own.
+struct Piece {
+  bool is_collective = false;
+  std::int32_t segment = -1;
+  CollectiveKind collective = CollectiveKind::AllReduce;
+  double bytes = 0;
+  std::int32_t label = 0;
+  std::int32_t first_bucket = 0;  ///< the bucket of its items (pieces are cut between buckets)
+};
+
+/// Which of a chunk's items an action executes, and where it is cut.
+struct PieceKey {
+  std::int32_t chunk = 0;  ///< of the model: 0 … pp·v − 1
+  ActionKind action = ActionKind::Forward;
+  bool cut_at_buckets = false;
+  auto operator<=>(const PieceKey&) const = default;
+};
+
+/// A stage of a simulated replica: its devices, and the tasks made for them so far.
+struct StageUnit {
+  int replica_class = 0, stage = 0;
+  std::int32_t first_device = 0;
+  std::size_t kind = 0;                  ///< index into Lowering::kinds_
+  std::vector<std::int32_t> first_task;  ///< by tensor device: first compute of the step
+  std::vector<std::int32_t> tail;        ///< by tensor device: last compute
+  std::int32_t open_comm = -1;           ///< tensor collective that the next compute waits for
+  std::vector<std::int32_t> action_first, action_last;  ///< [action · tensor devices + t]
+  /// Task after which a chunk's bucket is complete: [chunk][bucket · tensor devices + t].
+  std::vector<std::vector<std::int32_t>> bucket_ready;
+  /// First task of the step that reads a bucket's parameters; same layout, −1 where none.
+  std::vector<std::vector<std::int32_t>> bucket_reader;
+  std::vector<std::pair<int, int>> bucket_order;  ///< (chunk, bucket) as completed
+  /// Prototypes of what is asked for again and again; the transfers are one a tensor device.
+  std::vector<Task> tensor_tasks, forward_transfers, backward_transfers;
+  std::vector<std::int32_t> forward_tail, backward_tail;  ///< last transfer of each stream
+  std::vector<std::int32_t> embedding_reduction;  ///< by tensor device, on first and last stage
+};
+
+/// Collectives of one data group: they run one after the other.
+struct DataStream {
+  std::int32_t tail = -1;
+  std::vector<std::int32_t> devices;  ///< that take part
+  std::vector<GpuId> gpus;            ///< of one physical group among those folded
+  bool is_local = true;
+};
+
+/// Programs of all chunks for one kind of tensor group: GPU type and nodes it spans.
+struct UnitKind {
+  int group = 0;                     ///< node group of its (slowest) GPU
+  bool is_local = true;              ///< the tensor group lies in one node
+  std::vector<ChunkProgram> chunks;  ///< by piece of the model; empty where never used
+  std::map<PieceKey, std::vector<Piece>> pieces;
+};
+
+class Lowering {
+ public:
+  Lowering(const LoweringInput& input, const LoweringOptions& options);
+  LoweredStep run();
+
+ private:
+  // lower.cpp: who is simulated
+  void make_devices();
+  std::size_t unit_kind(int replica_class, int stage);
+  void make_programs(UnitKind& kind, const std::vector<GpuId>& tensor_group);
+  ChunkExtent extent_of(int chunk) const;
+  const std::vector<Piece>& pieces(StageUnit& unit, const PieceKey& key);
+  std::vector<GpuId> tensor_group(int replica, int stage) const;
+  void add_totals();
+  void state_assumptions();
+
+  // lower_actions.cpp: what each stage computes
+  void emit_actions(StageUnit& unit);
+  void emit_action(StageUnit& unit, std::size_t index, bool completes, bool opens);
+  std::int32_t add_compute(StageUnit& unit, int t, const Piece& piece, std::int32_t label,
+                           std::int32_t chunk, std::int32_t micro_batch);
+  std::int32_t add_tensor_collective(StageUnit& unit, const Piece& piece, std::int32_t chunk,
+                                     std::int32_t micro_batch);
+  Task tensor_task(StageUnit& unit, const Piece& piece);
+  Task transfer_task(const StageUnit& from, const StageUnit& to, int t, bool forward);
+  void index_actions();
+  std::size_t action_slot(const Action& action) const;
+  void emit_transfers(StageUnit& unit);
+  void emit_transfer(StageUnit& from, std::size_t action, StageUnit& to, std::size_t to_action);
+
+  // lower_step_end.cpp: gradients, optimizer, parameters
+  void emit_gradient_reductions();
+  void emit_tied_embedding_reduction();
+  void emit_step_end();
+  void make_data_streams();
+  DataStream& data_stream(int stage, int t) {
+    return data_streams_[static_cast<std::size_t>(stage * tensor_devices_ + t)];
+  }
+  std::int32_t add_data_collective(int stage, int t, CollectiveKind kind, CommKind comm,
+                                   double bytes, const char* label);
+  std::int32_t add_ring_steps(int stage, int t, CollectiveKind kind, double latency_s,
+                              std::int32_t begin);
+  std::vector<PhysicalFlow> ring_edge_flows(int stage, int t, std::size_t edge) const;
+  std::vector<std::int32_t> emit_gradient_norm();
+  void emit_parameter_gathers();
+  std::int32_t add_control(const std::vector<std::int32_t>& devices,
+                           const std::vector<GpuId>& gpus);
+  std::int32_t add_step_compute(StageUnit& unit, int t, std::int32_t segment, const char* label);
+  std::vector<SegmentItem> optimizer_items(const StageUnit& unit, bool norm);
+
+  // shared
+  StageUnit& unit(int replica_class, int stage) {
+    return units_[static_cast<std::size_t>(replica_class * plan_.pp + stage)];
+  }
+  std::int32_t device(const StageUnit& u, int t) const { return u.first_device + t; }
+  std::int32_t add_task(const Task& task);
+  std::int32_t add_group(const std::vector<std::int32_t>& devices);
+  /// Index of the pattern with this name; made by `flows()` when first asked for.
+  template <class MakeFlows>
+  std::int32_t pattern(const std::string& name, MakeFlows flows);
+  /// The GPUs on one coordinate of the data axis, all replicas in order.
+  std::vector<GpuId> data_group(int stage, int t) const;
+  /// Tensor coordinates a device of index t stands for.
+  std::vector<int> tensor_members(int t) const;
+  double gradient_bytes() const { return bytes_of(plan_.gradient_precision); }
+  int last_chunk() const { return plan_.pp * plan_.virtual_stages - 1; }
+
+  const LoweringInput& in_;
+  const Plan& plan_;
+  const Cluster& cluster_;
+  LoweringOptions options_;
+  RankMap ranks_;
+  ReplicaClasses classes_;
+  int tensor_devices_ = 1;
+  LayerShape shape_;
+  std::vector<int> chunk_layers_;
+  std::vector<int> group_of_node_;
+  double bucket_parameters_ = 0;
+
+  LoweredStep out_;
+  EdgeList edges_;
+  Labels labels_;
+  std::vector<StageUnit> units_;
+  std::vector<UnitKind> kinds_;
+  std::map<std::tuple<int, bool, int>, std::size_t> kind_index_;
+  std::vector<PhysicalPattern> patterns_;
+  std::map<std::string, std::int32_t> pattern_index_;
+  std::map<std::vector<std::int32_t>, std::int32_t> group_index_;
+  std::vector<std::vector<std::size_t>> action_index_;  ///< [stage][action_slot]
+  std::vector<DataStream> data_streams_;                ///< [stage · tensor devices + t]
+  std::int32_t empty_segment_ = -1;
+};
+
+template <class MakeFlows>
+std::int32_t Lowering::pattern(const std::string& name, MakeFlows flows) {
+  const auto [at, is_new] =
+      pattern_index_.try_emplace(name, static_cast<std::int32_t>(patterns_.size()));
+  if (is_new) patterns_.push_back({flows()});
+  return at->second;
+}
+
+}  // namespace rehearse
