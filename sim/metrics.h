@@ -12,7 +12,7 @@ namespace rehearse {
 /// Where the time of one device's step went. The parts add up to the step:
 /// Σ work + Σ exposed + bubble + waiting + host = step_time_s.
 struct DeviceMetrics {
-  std::array<double, kWorkKindCount> work_s{};     ///< computing, by kind
+  std::array<double, kWorkKindCount> work_s{};     ///< computing, by kind; TensorComm: 0
   std::array<double, kCommKindCount> exposed_s{};  ///< idle while a transfer it needed was running
   std::array<double, kCommKindCount> hidden_s{};   ///< transfers beside computation; not in the sum
   double bubble_s = 0;   ///< idle because another pipeline stage had not got that far
@@ -36,15 +36,23 @@ struct StepMetrics {
   std::vector<LinkMetrics> links;
 };
 
+/// Where the time between the step's begin and end went, for every device.
+///
 /// How each kind of idle is told apart: before a compute task starts, the device waits from the
-/// end of its last one until the task's last predecessor is done. If that predecessor is a
-/// transfer, the part of the wait in which it ran is exposed communication of its kind, and the
-/// part before is a bubble (pipeline transfers) or waiting (the others). At the end of the step
-/// what is left counts as waiting, or as bubble where the device's stage has a successor to wait
-/// for.
+/// end of its last one until the task's last predecessor is done. Walking back from there along
+/// the predecessors that were done last, exactly one task ran at every date of the wait. Where it
+/// is a transfer that the device takes part in, the time is exposed communication of its kind;
+/// where it ran on devices of other stages only, bubble; else waiting. At the end of the step a
+/// device waits for its own transfers, then for what ended the step, told apart the same way.
+///
+/// The collectives of a folded tensor group (WorkKind::TensorComm) are items of computation in
+/// the graph, but communication here: their time is in exposed_s[Tensor] and not in work_s, so
+/// that a folded and an unfolded step read the same.
 StepMetrics measure(const StepGraph& graph, const SimulationRecord& record);
 
-/// The reported step as events, segments expanded to their operators.
+/// The reported step as events, segments expanded to their operators and cut off at the step's
+/// begin and end. Collectives of folded groups are on Stream::Tensor. A transfer appears on the
+/// stream of each device that takes part; only ranks that hand something over show bytes.
 Timeline expand_timeline(const StepGraph& graph, const SimulationRecord& record);
 
 }  // namespace rehearse

@@ -24,7 +24,10 @@ struct SimulationOptions {
 
 /// When everything happened. Times are seconds from the begin of the first step.
 struct SimulationRecord {
-  double begin_s = 0, end_s = 0;  ///< of the reported step
+  /// Of the reported step: from the date when the last task of the step before was done (0 where
+  /// there was none) to the date when its own last task was. Its first tasks may have begun
+  /// earlier, beside the end of the step before.
+  double begin_s = 0, end_s = 0;
   /// Per task of the reported step; begin of a Comm is the begin of its latency phase.
   std::vector<double> start_s, finish_s;
   /// The predecessor that was done last, and so let the task start; −1 where it had none. For a
@@ -32,11 +35,12 @@ struct SimulationRecord {
   std::vector<std::int32_t> last_predecessor;
   /// Compute tasks: when the host began to issue it. Empty where launches cost nothing.
   std::vector<double> host_begin_s;
-  /// Changes of a device's compute rate while a task ran on it, by time within a device.
+  /// The rate at which a device computed, where it was not the one before: noted when a task
+  /// starts and whenever it changes while one runs. By device, then by time; 1 before the first.
   struct RateChange {
     std::int32_t device;
     double at_s;
-    double rate;  ///< from then on, 1 = undisturbed
+    double rate;  ///< 1 = undisturbed
   };
   std::vector<RateChange> rate_changes;
   /// Of the step before the reported one, for gaps that reach back: finish of each device's last
@@ -49,6 +53,11 @@ struct SimulationRecord {
 /// Runs the graph on SimGrid. One simulation per process at a time; may be called again.
 /// A lone flow takes exactly its task's seconds + bytes/bandwidth; concurrent flows share links
 /// max-min fairly. Same graph and options, same record to the last bit.
+///
+/// A task without any predecessor, in its own step or the one before, starts when the step before
+/// is over. The host issues each device's items in order, `launch_s` each; it begins a step's
+/// `host_step_s` after the device has finished the step before. Collectives of folded groups
+/// (WorkKind::TensorComm items) are neither scaled by a device's speed nor slowed by others.
 SimulationRecord simulate(const StepGraph& graph, const SimulationOptions& options);
 
 }  // namespace rehearse
