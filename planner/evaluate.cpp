@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "plan/ensure.h"
-#include "planner/executed_work.h"
+#include "plan/noun_tables.h"
 #include "sim/simulate.h"
 #include "strategies/rank_map.h"
 
@@ -21,25 +21,6 @@ class Stopwatch {
 
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
-
-/// Passes prices through and adds up the time that finding them took.
-class TimedCostModel : public CostModel {
- public:
-  TimedCostModel(std::unique_ptr<CostModel> inner, double& total_s)
-      : inner_(std::move(inner)), total_s_(total_s) {}
-  Cost cost(const Operator& op) const override {
-    const Stopwatch watch;
-    const Cost cost = inner_->cost(op);
-    total_s_ += watch.seconds();
-    return cost;
-  }
-  double launch_s() const override { return inner_->launch_s(); }
-  std::string description() const override { return inner_->description(); }
-
- private:
-  std::unique_ptr<CostModel> inner_;
-  double& total_s_;
 };
 
 DeviceRates rates_of(const GpuSpec& gpu) {
@@ -65,20 +46,6 @@ double peak_flops_of(const GpuSpec& gpu, Precision precision) {
   return 0;
 }
 
-const char* precision_text(Precision precision) {
-  switch (precision) {
-    case Precision::Fp32:
-      return "fp32";
-    case Precision::Bf16:
-      return "bf16";
-    case Precision::Fp16:
-      return "fp16";
-    case Precision::Fp8:
-      return "fp8";
-  }
-  return "?";
-}
-
 /// A GPU without the plan's precision cannot run it; which others it has makes the hint.
 void add_precision_fault(const Plan& plan, const ClusterSpec& cluster,
                          std::vector<PlanFault>& faults) {
@@ -86,68 +53,23 @@ void add_precision_fault(const Plan& plan, const ClusterSpec& cluster,
     const GpuSpec& gpu = group.node.gpu;
     if (peak_flops_of(gpu, plan.precision) > 0) continue;
     const Precision other = gpu.bf16_flops > 0 ? Precision::Bf16 : Precision::Fp16;
-    faults.push_back(
-        {.pointer = "/precision",
-         .message = gpu.name + " has no " + precision_text(plan.precision) + " tensor cores",
-         .hint = std::string("\"precision\": \"") + precision_text(other) + "\""});
+    faults.push_back({.pointer = "/precision",
+                      .message = gpu.name + " has no " +
+                                 name_of(precision_names(), plan.precision) + " tensor cores",
+                      .hint = "\"precision\": \"" + name_of(precision_names(), other) + "\""});
     return;
   }
 }
 
-/// SMs that running communication takes from computation. NCCL runs a collective on one thread
-/// block a channel: 24 channels on DGX A100 and H100 (its graph search finds 12 rings and
-/// doubles them, connect.cc), and 2 for a send or receive over the network. Each block occupies
-/// one SM.
-constexpr int kCollectiveChannels = 24;
-constexpr int kPointToPointChannels = 2;
-
-Interference interference_of(const ClusterSpec& cluster) {
-  int multiprocessors = 0;
-  for (const NodeGroup& group : cluster.groups) {
-    const int count = group.node.gpu.streaming_multiprocessors;
-    if (count > 0)
-      multiprocessors = multiprocessors == 0 ? count : std::min(multiprocessors, count);
-  }
-  Interference interference;
-  if (multiprocessors == 0) return interference;
-  const auto share = [&](CommKind kind) -> double& {
-    return interference.compute_share[static_cast<std::size_t>(kind)];
-  };
-  const double collective = double(kCollectiveChannels) / multiprocessors;
-  share(CommKind::Tensor) = share(CommKind::Data) = share(CommKind::Parameter) = collective;
-  share(CommKind::Pipeline) = double(kPointToPointChannels) / multiprocessors;
-  share(CommKind::Control) = 1.0 / multiprocessors;
-  return interference;
-}
-
-/// Index of the node group a GPU belongs to.
-std::size_t group_of(const Cluster& cluster, GpuId gpu) {
-  int node = cluster.node_of(gpu);
-  const auto& groups = cluster.spec().groups;
-  for (std::size_t i = 0; i < groups.size(); ++i) {
-    if (node < groups[i].count) return i;
-    node -= groups[i].count;
-  }
-  return groups.size() - 1;
-}
-
-/// The first rank's GPU group and the smallest memory, per stage.
-struct StagePlacement {
-  std::size_t node_group = 0;
-  double memory_capacity_bytes = INFINITY;
-};
-
-std::vector<StagePlacement> place_stages(const Plan& plan, const Cluster& cluster) {
+/// The smallest memory of each stage's GPUs.
+std::vector<double> stage_capacities(const Plan& plan, const Cluster& cluster) {
   const RankMap ranks(plan);
-  std::vector<StagePlacement> stages(static_cast<std::size_t>(plan.pp));
-  for (int r = ranks.size() - 1; r >= 0; --r) {
-    const GpuId gpu = ranks.gpu(Rank{r});
-    StagePlacement& stage = stages[static_cast<std::size_t>(ranks.coordinates(Rank{r}).pipeline)];
-    stage.node_group = group_of(cluster, gpu);
-    stage.memory_capacity_bytes =
-        std::min(stage.memory_capacity_bytes, cluster.gpu(gpu).memory_bytes);
+  std::vector<double> capacities(static_cast<std::size_t>(plan.pp), INFINITY);
+  for (int r = 0; r < ranks.size(); ++r) {
+    double& capacity = capacities[static_cast<std::size_t>(ranks.coordinates(Rank{r}).pipeline)];
+    capacity = std::min(capacity, cluster.gpu(ranks.gpu(Rank{r})).memory_bytes);
   }
-  return stages;
+  return capacities;
 }
 
 class Evaluation {
@@ -182,16 +104,16 @@ class Evaluation {
     const auto count = micro_batches(outcome_.plan, workload_.global_batch);
     schedule_ = make_schedule(outcome_.plan.schedule, outcome_.plan.pp,
                               outcome_.plan.virtual_stages, static_cast<int>(count));
-    placement_ = place_stages(outcome_.plan, cluster_);
     fill_memory();
     return true;
   }
 
   void fill_memory() {
     std::vector<StageMemory> memory = stage_memory(model_, outcome_.plan, workload_, schedule_);
-    ensure(memory.size() == placement_.size(), "memory is told for each stage");
+    const std::vector<double> capacities = stage_capacities(outcome_.plan, cluster_);
+    ensure(memory.size() == capacities.size(), "memory is told for each stage");
     for (std::size_t s = 0; s < memory.size(); ++s) {
-      const double capacity = placement_[s].memory_capacity_bytes;
+      const double capacity = capacities[s];
       if (memory[s].total_bytes() > capacity) outcome_.fits = false;
       outcome_.stages.push_back({.stage = static_cast<int>(s),
                                  .time = {},
@@ -200,16 +122,13 @@ class Evaluation {
     }
   }
 
-  void make_cost_models() {
-    for (const NodeGroup& group : cluster_.spec().groups)
-      cost_models_.push_back(std::make_unique<TimedCostModel>(
-          roofline_cost_model(rates_of(group.node.gpu)), outcome_.phases.pricing_s));
-  }
-
   void simulate_step() {
-    make_cost_models();
+    std::vector<std::unique_ptr<CostModel>> owned;
     std::vector<const CostModel*> models;
-    for (const auto& model : cost_models_) models.push_back(model.get());
+    for (const NodeGroup& group : cluster_.spec().groups) {
+      owned.push_back(roofline_cost_model(rates_of(group.node.gpu)));
+      models.push_back(owned.back().get());
+    }
     const Stopwatch lowering;
     LoweredStep step = lower({.model = model_,
                               .plan = outcome_.plan,
@@ -218,20 +137,21 @@ class Evaluation {
                               .schedule = schedule_,
                               .cost_models = models},
                              options_.lowering);
-    outcome_.phases.lowering_s = lowering.seconds() - outcome_.phases.pricing_s;
+    outcome_.phases.lowering_s = lowering.seconds() - step.pricing_s;
+    outcome_.phases.pricing_s = step.pricing_s;
 
     const Stopwatch simulation;
-    const SimulationOptions simulation_options{.steps = 2,
-                                               .one_by_one = false,
-                                               .interference = interference_of(cluster_.spec()),
-                                               .host_step_s = 0};
+    SimulationOptions simulation_options;
+    simulation_options.interference.compute_share = step.compute_share;
     const SimulationRecord record = simulate(step.graph, simulation_options);
     outcome_.metrics = measure(step.graph, record);
     if (options_.keep_timeline) outcome_.timeline = expand_timeline(step.graph, record);
     outcome_.phases.simulation_s = simulation.seconds();
 
     outcome_.assumptions = std::move(step.assumptions);
-    for (const auto& model : cost_models_) add_assumption(model->description());
+    for (const CostModel* model : models) add_assumption(model->description());
+    outcome_.executed_flops = step.executed_flops;
+    fill_evidence(step.seconds_by_source);
     outcome_.devices = std::move(step.graph.devices);
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
@@ -289,19 +209,16 @@ class Evaluation {
     for (int rank = 0; rank < world_size(outcome_.plan); ++rank)
       outcome_.peak_flops += peak_flops_of(cluster_.gpu(GpuId{rank}), outcome_.plan.precision);
 
-    const double pricing_s = outcome_.phases.pricing_s;
-    std::vector<const CostModel*> stage_costs;
-    for (const StagePlacement& stage : placement_)
-      stage_costs.push_back(cost_models_[stage.node_group].get());
-    const ExecutedWork work = executed_work(model_, outcome_.plan, workload_, stage_costs);
-    outcome_.phases.pricing_s = pricing_s;  // this second look is the report's, not the step's
-    outcome_.executed_flops = work.flops;
     outcome_.mfu = outcome_.model_flops / (step_s * outcome_.peak_flops);
     outcome_.hfu = outcome_.executed_flops / (step_s * outcome_.peak_flops);
+  }
+
+  void fill_evidence(const std::array<double, 4>& seconds_by_source) {
     double total_s = 0;
-    for (double seconds : work.seconds_by_source) total_s += seconds;
-    for (std::size_t i = 0; i < work.seconds_by_source.size(); ++i)
-      outcome_.evidence_share[i] = work.seconds_by_source[i] / total_s;
+    for (double seconds : seconds_by_source) total_s += seconds;
+    if (total_s <= 0) return;
+    for (std::size_t i = 0; i < seconds_by_source.size(); ++i)
+      outcome_.evidence_share[i] = seconds_by_source[i] / total_s;
   }
 
   const Model& model_;
@@ -310,8 +227,6 @@ class Evaluation {
   const EvaluationOptions& options_;
   PlanOutcome outcome_;
   Schedule schedule_;
-  std::vector<StagePlacement> placement_;
-  std::vector<std::unique_ptr<CostModel>> cost_models_;
 };
 
 }  // namespace
