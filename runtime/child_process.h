@@ -1,0 +1,23 @@
+#pragma once
+#include <string>
+#include <vector>
+
+namespace rehearse {
+
+/// How a child process ended and what it wrote.
+struct ChildResult {
+  int exit_code = 0;  ///< 128 + signal where a signal ended it
+  std::string out;    ///< its standard output
+  std::string err;    ///< its standard error
+};
+
+/// Starts `command` (program path, then arguments), reads all it writes and waits for its end.
+/// SIGINT and SIGTERM that reach this process meanwhile are passed on to the child; and should
+/// this process die, the kernel ends the child. Throws std::runtime_error if it cannot start.
+/// REQUIRES: not called by two threads at once.
+ChildResult run_child(const std::vector<std::string>& command);
+
+/// A program that lies in the folder of the running one.
+std::string sibling_program(const std::string& name);
+
+}  // namespace rehearse

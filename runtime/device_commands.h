@@ -1,0 +1,9 @@
+#pragma once
+#include "runtime/command_line.h"
+
+namespace rehearse {
+
+// The commands of rehearse-device, each in a file of its name.
+int command_doctor(Arguments arguments);
+
+}  // namespace rehearse
