@@ -1,0 +1,195 @@
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "plan/schedule.h"
+#include "tests/catch.h"
+#include "tests/strategies/lowering_support.h"
+
+using namespace rehearse;
+
+namespace {
+
+template <class T>
+T pick(std::mt19937& random, std::initializer_list<T> values) {
+  return *(values.begin() + random() % values.size());
+}
+
+struct Draw {
+  Question question;
+  ClusterSpec cluster;
+  double launch_s = 0;
+};
+
+/// A plan that can be, on a symmetric cluster of eight-GPU nodes.
+Draw draw_symmetric(std::mt19937& random) {
+  Draw draw;
+  Plan& plan = draw.question.plan;
+  plan.tp = pick(random, {1, 2, 4, 8});
+  plan.pp = pick(random, {1, 2, 4});
+  plan.dp = pick(random, {1, 2, 4, 8});
+  while (world_size(plan) < 8 || world_size(plan) > 64) plan.dp = plan.dp == 8 ? 1 : plan.dp * 2;
+  if (plan.pp > 1) plan.virtual_stages = pick(random, {1, 1, 2});
+  plan.schedule = plan.virtual_stages > 1
+                      ? ScheduleKind::OneFOneB
+                      : pick(random, {ScheduleKind::OneFOneB, ScheduleKind::Gpipe});
+  plan.sequence_parallel = plan.tp > 1 && random() % 2;
+  plan.zero = static_cast<int>(random() % 2);
+  plan.recompute = pick(random, {Recompute::None, Recompute::Full});
+  plan.overlap.gradients = random() % 2;
+  plan.overlap.parameters = random() % 2;
+  plan.overlap.pipeline = random() % 2;
+  plan.bucket_bytes = 60e6;
+  if (random() % 2) plan.rank_order = {Axis::Tensor, Axis::Context, Axis::Pipeline, Axis::Data};
+  const int m = plan.pp * static_cast<int>(1 + random() % 3);
+  draw.question.workload.global_batch = plan.dp * m;
+  draw.question.workload.seq_len = 1024;
+  draw.question.model = small_model(plan.pp * plan.virtual_stages * 2);
+  draw.question.model.tied_embeddings = random() % 2;
+  draw.question.interfere = random() % 2;
+  draw.launch_s = pick(random, {0.0, 20e-6});
+  draw.cluster = dgx_spec(world_size(plan) / 8,
+                          pick(random, {FabricKind::SingleSwitch, FabricKind::RailOptimized}));
+  return draw;
+}
+
+void check_close(double a, double b, double scale) { CHECK(std::abs(a - b) <= 1e-9 * scale); }
+
+void check_same(const Simulated& a, const Simulated& b, int ranks) {
+  const double step = b.metrics.step_time_s;
+  check_close(a.metrics.step_time_s, step, step);
+  for (int r = 0; r < ranks; ++r) {
+    const DeviceMetrics& x = a.of(Rank{r});
+    const DeviceMetrics& y = b.of(Rank{r});
+    check_close(x.busy_s() + x.exposed_s[0], y.busy_s() + y.exposed_s[0], step);
+    check_close(x.bubble_s, y.bubble_s, step);
+    check_close(x.waiting_s, y.waiting_s, step);
+    for (int kind = 1; kind < kCommKindCount; ++kind) {
+      const auto k = static_cast<std::size_t>(kind);
+      check_close(x.exposed_s[k], y.exposed_s[k], step);
+      CHECK(x.bytes[k] == Approx(y.bytes[k]));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("folded, replica by replica and full simulations of symmetric plans are equal",
+          "[property]") {
+  const auto seed = GENERATE(range(1, 41));
+  CAPTURE(seed);
+  std::mt19937 random(static_cast<unsigned>(seed));
+  Draw draw = draw_symmetric(random);
+  const Plan& plan = draw.question.plan;
+  CAPTURE(plan.tp, plan.pp, plan.dp, plan.virtual_stages, plan.zero, plan.sequence_parallel);
+  CAPTURE(plan.overlap.gradients, plan.overlap.parameters, plan.overlap.pipeline, draw.launch_s);
+  const Cluster cluster = build(draw.cluster);
+  const FlatCosts costs(draw.launch_s);
+  draw.question.lowering.fidelity = Fidelity::Full;
+  const Simulated full = simulate_plan(draw.question, cluster, costs);
+  draw.question.lowering.fidelity = Fidelity::Replicas;
+  const Simulated replicas = simulate_plan(draw.question, cluster, costs);
+  draw.question.lowering.fidelity = Fidelity::Folded;
+  const Simulated folded = simulate_plan(draw.question, cluster, costs);
+  check_same(replicas, full, world_size(plan));
+  check_same(folded, full, world_size(plan));
+  draw.question.simulation.one_by_one = true;
+  const Simulated single = simulate_plan(draw.question, cluster, costs);
+  check_same(single, folded, world_size(plan));
+}
+
+TEST_CASE("parts of every rank sum to the step", "[property]") {
+  const auto seed = GENERATE(range(100, 120));
+  CAPTURE(seed);
+  std::mt19937 random(static_cast<unsigned>(seed));
+  Draw draw = draw_symmetric(random);
+  draw.question.lowering.fidelity = pick(random, {Fidelity::Full, Fidelity::Folded});
+  const Simulated run = simulate_plan(draw.question, build(draw.cluster), FlatCosts(draw.launch_s));
+  for (const DeviceMetrics& device : run.metrics.devices) {
+    const double sum = device.busy_s() +
+                       std::accumulate(device.exposed_s.begin(), device.exposed_s.end(), 0.0) +
+                       device.bubble_s + device.waiting_s + device.host_s;
+    CHECK(sum == Approx(run.metrics.step_time_s).epsilon(1e-9));
+  }
+}
+
+TEST_CASE("a layer-wise plan takes the sum of its stages") {
+  // One replica, no tensor ranks: compute is serial over stages, and so are the transfers.
+  Question question;
+  question.plan.pp = 2;
+  question.plan.dp = 1;
+  question.plan.schedule = ScheduleKind::LayerWise;
+  question.model = small_model(10);
+  question.model.tied_embeddings = false;
+  question.workload = {3, 1024, 0};
+  const Cluster cluster = build(dgx_spec(1));
+  const FlatCosts costs;
+  const Simulated run = simulate_plan(question, cluster, costs);
+  double busy = 0, optimizer = 0;
+  for (const DeviceMetrics& device : run.metrics.devices) {
+    const double update = device.work_s[static_cast<std::size_t>(WorkKind::Optimizer)];
+    busy += device.busy_s() - update;
+    optimizer = std::max(optimizer, update);
+  }
+  double transfers = 0, control = 0;
+  for (std::size_t t = 0; t < run.step.graph.tasks.size(); ++t) {
+    const Task& task = run.step.graph.tasks[t];
+    if (task.kind != TaskKind::Comm) continue;
+    const double took = run.record.finish_s[t] - run.record.start_s[t];
+    (task.comm == CommKind::Pipeline ? transfers : control) += took;
+  }
+  CHECK(run.metrics.step_time_s == Approx(busy + transfers + control + optimizer).epsilon(1e-9));
+}
+
+TEST_CASE("a gradient all-reduce puts 2(n-1)/n of its bytes on every network port") {
+  const int nodes = GENERATE(2, 4, 8);
+  CAPTURE(nodes);
+  Question question;
+  question.plan.tp = 8;
+  question.plan.dp = nodes;
+  question.plan.overlap.gradients = false;
+  question.model = small_model(4);
+  question.workload = {nodes, 1024, 0};
+  question.lowering.fidelity = GENERATE(Fidelity::Folded, Fidelity::Full);
+  const Cluster cluster = build(dgx_spec(nodes));
+  const Simulated run = simulate_plan(question, cluster, FlatCosts());
+  const double payload = run.of(Rank{0}).bytes[static_cast<std::size_t>(CommKind::Data)];
+  CHECK(payload > 0);
+  for (const LinkMetrics& link : run.metrics.links) {
+    const LinkId id = run.step.graph.links[static_cast<std::size_t>(link.link)].representative;
+    const LinkKind kind = cluster.links()[static_cast<std::size_t>(id.value)].kind;
+    if (kind != LinkKind::NicUp && kind != LinkKind::NicDown) continue;
+    CHECK(link.bytes == Approx(2.0 * (nodes - 1) / nodes * payload).epsilon(1e-9));
+  }
+}
+
+TEST_CASE("step by step and fluid ring collectives agree to 1 % on an idle network") {
+  const int dp = GENERATE(2, 4, 8, 16);
+  const int tp = GENERATE(8, 2);
+  CAPTURE(dp, tp);
+  Question question;
+  question.plan.tp = tp;
+  question.plan.dp = dp * 8 / tp;
+  question.plan.overlap.gradients = false;
+  question.model = small_model(4);
+  question.workload = {question.plan.dp, 1024, 0};
+  const Cluster cluster = build(dgx_spec(dp));
+  const Simulated fluid = simulate_plan(question, cluster, FlatCosts());
+  question.lowering.collectives = CollectiveDetail::Stepwise;
+  const Simulated stepwise = simulate_plan(question, cluster, FlatCosts());
+  CHECK(stepwise.metrics.step_time_s == Approx(fluid.metrics.step_time_s).epsilon(0.01));
+}
+
+TEST_CASE("a slow node unfolds its replica and no other") {
+  Question question;
+  question.plan.tp = 8;
+  question.plan.dp = 4;
+  question.model = small_model(4);
+  question.workload = {8, 1024, 0};
+  ClusterSpec spec = dgx_spec(3);
+  spec.groups.push_back({spec.groups.front().node, 1, 0.8});
+  const Simulated run = simulate_plan(question, build(spec), FlatCosts());
+  CHECK(run.step.graph.devices.size() == 2);
+  CHECK(run.of(Rank{24}).busy_s() > run.of(Rank{0}).busy_s());
+  CHECK(run.of(Rank{0}).waiting_s > 0);
+}
