@@ -23,7 +23,11 @@ struct DeviceRates {
   double fp32_flops = 0, bf16_flops = 0, fp16_flops = 0, fp8_flops = 0;
   double memory_bandwidth_bytes_per_s = 0;
   int streaming_multiprocessors = 0;
+  int compute_capability = 0;  ///< 10 · major + minor; chooses the generation's fitted constants
 };
+
+/// Data-sheet FLOP/s of a precision; 0 where the GPU has no such unit.
+double peak_flops(const DeviceRates& rates, Precision precision);
 
 /// Prices operators on one GPU with one software stack. Thread-compatible; same operator, same
 /// price.
@@ -37,7 +41,10 @@ class CostModel {
   virtual std::string description() const = 0;
 };
 
-/// The documented roofline used until a GPU has a measured profile; formula in the .cpp.
+/// The documented roofline used until a GPU has a measured profile; formulas in gemm_time.h and
+/// roofline.cpp. A precision without a unit on the GPU is priced at the next wider one that it
+/// has (fp8 at 16 bits, 16 bits at fp32); callers refuse such plans where that is not meant.
+/// Prices are `Fitted` where the GPU's generation has fitted constants, else `DataSheet`.
 std::unique_ptr<CostModel> roofline_cost_model(const DeviceRates& rates);
 
 }  // namespace rehearse

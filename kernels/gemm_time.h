@@ -1,0 +1,20 @@
+#pragma once
+#include "kernels/cost_model.h"
+#include "kernels/gpu_generation.h"
+
+namespace rehearse {
+
+/// Time of a matrix product of `op`'s shape on one GPU at `flops_per_s` peak.
+///
+/// With fitted constants, by tiles and waves: of all tile shapes TM×TN that cuBLAS has and of
+/// splits of k into s parts, the fastest is taken:
+///   C = ⌈⌈m/TM⌉·⌈n/TN⌉·batch·s / SM⌉ · (2·TM·TN·max(k/s, 32) / (P/SM · eps · I/(I+theta)) + pi)
+///       + [s > 1] · (e1 + 8·s·m·n·batch / (beta·BW)),      I = TM·TN/(TM+TN)
+///   t = t0 + (C^p + (bytes/(beta·BW))^p)^(1/p)
+/// Without: t = t0 + max(flops / (eps·P), bytes / (beta·BW)).
+/// Weight gradients compute at 0.95 of the forward's rate (median of 226 shapes on B200 and of
+/// as many on A100 whose products accumulate in fp32). Under 1 µs.
+double gemm_time_s(const Operator& op, const DeviceRates& rates, const GpuGeneration& generation,
+                   double flops_per_s);
+
+}  // namespace rehearse
