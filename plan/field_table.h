@@ -220,6 +220,18 @@ class FieldTable : public Table {
     return *this;
   }
 
+  /// A field that can say one thing only, such as the format's name.
+  FieldTable& constant(std::string key, std::string text, std::string help) {
+    Field& field = add(std::move(key), FieldKind::Choice, std::move(help));
+    field.choices = {text};
+    field.read = [texts = field.choices](const JsonValue& value, Reading& reading, void*) {
+      std::size_t index = 0;
+      read_choice(value, reading, texts, index);
+    };
+    field.write = [text](const void*) { return JsonValue::of(text); };
+    return *this;
+  }
+
   /// Any JSON: accepted here, read by whoever owns the table.
   FieldTable& free(std::string key, std::string example, std::string help) {
     Field& field = add(std::move(key), FieldKind::Free, std::move(help));
@@ -242,14 +254,14 @@ class FieldTable : public Table {
 
   /// The object may be given by a name: as bare text, or as {"base": name, …} with changes.
   template <class Find, class List>
-  FieldTable& catalogue(std::string what, Find find, List names) {
+  FieldTable& catalogue(std::string what, Find find_one, List names) {
     Origin origin;
     origin.key = "base";
     origin.help = "Name of a known " + what + ": the fields beside it change it";
     origin.what = std::move(what);
     origin.names = names;
-    origin.fill = [find](const std::string& name, Reading&, void* object) {
-      const T* found = find(name);
+    origin.fill = [find_one](const std::string& name, Reading&, void* object) {
+      const T* found = find_one(name);
       if (found) *static_cast<T*>(object) = *found;
       return found != nullptr;
     };
@@ -269,12 +281,11 @@ class FieldTable : public Table {
     return *this;
   }
 
-  /// What must hold between fields; called when every field of the object was read well.
+  /// `check(T&, ObjectCheck&)` says what must hold between fields, and fills fields that follow
+  /// from others; called when every field of the object was read well.
   template <class Check>
-  FieldTable& check(Check check) {
-    check_ = [check](const void* object, ObjectCheck& place) {
-      check(*static_cast<const T*>(object), place);
-    };
+  FieldTable& check(Check whole) {
+    check_ = [whole](void* object, ObjectCheck& place) { whole(*static_cast<T*>(object), place); };
     return *this;
   }
 

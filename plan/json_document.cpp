@@ -216,7 +216,8 @@ JsonDocument parse_json(std::string_view text, std::string file, Problems& probl
       problems.add(document.source.problem_at(static_cast<std::uint32_t>(bad.offset), bad.pointer,
                                               number + " is not a finite number",
                                               "numbers reach up to about 1.8e308"));
-      mended.replace(bad.offset, bad.length, "0" + std::string(bad.length - 1, ' '));
+      mended.replace(bad.offset, bad.length, bad.length, ' ');
+      mended[bad.offset] = '0';
       bad_numbers.push_back(bad);
       if (bad_numbers.size() < kMostBadNumbers) continue;
     }

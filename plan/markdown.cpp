@@ -107,7 +107,7 @@ std::string markdown_reference(const Table& table) {
   std::vector<const Table*> tables;
   add_tables(table, tables);
   std::string text;
-  for (const Table* each : tables) text += (text.empty() ? "" : "\n") + section_of(*each);
+  for (const Table* each : tables) text.append(text.empty() ? "" : "\n").append(section_of(*each));
   return text;
 }
 

@@ -19,7 +19,7 @@ std::string literal_pattern(const std::string& text) {
 std::string quantity_pattern(Dimension dimension) {
   std::string units;
   for (const std::string& unit : unit_spellings(dimension))
-    units += (units.empty() ? "" : "|") + literal_pattern(unit);
+    units.append(units.empty() ? "" : "|").append(literal_pattern(unit));
   return "^\\s*-?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][-+]?[0-9]+)?\\s*(" + units + ")?\\s*$";
 }
 

@@ -117,7 +117,7 @@ class Table {
   std::string name_, help_;
   std::vector<Field> fields_;
   std::vector<Origin> origins_;
-  std::function<void(const void*, ObjectCheck&)> check_;
+  std::function<void(void*, ObjectCheck&)> check_;
   /// A struct with its defaults (owned), to write origins from and to print defaults.
   std::function<std::shared_ptr<void>()> make_default_;
 

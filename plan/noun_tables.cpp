@@ -1,0 +1,251 @@
+#include "plan/noun_tables.h"
+
+#include <algorithm>
+
+#include "plan/model_catalogue.h"
+
+namespace rehearse {
+namespace {
+
+const Names<Axis>& axis_names() {
+  static const Names<Axis> names = {
+      {"tp", Axis::Tensor}, {"cp", Axis::Context}, {"dp", Axis::Data}, {"pp", Axis::Pipeline}};
+  return names;
+}
+
+/// Fills what follows from other sizes and checks the invariants of Model.
+void check_model(Model& model, ObjectCheck& check) {
+  const bool whole = !check.has("base") && !check.has("hugging_face");
+  if (whole && !check.has("kv_heads")) model.kv_heads = model.heads;
+  if (whole && !check.has("head_dim")) {
+    if (model.hidden % model.heads != 0) {
+      check.problem("heads",
+                    "hidden = " + std::to_string(model.hidden) +
+                        " is no multiple of heads = " + std::to_string(model.heads),
+                    "give head_dim, the size of one head");
+      return;
+    }
+    model.head_dim = model.hidden / model.heads;
+  }
+  if (model.heads % model.kv_heads != 0)
+    check.problem(check.has("kv_heads") ? "kv_heads" : "heads",
+                  "heads = " + std::to_string(model.heads) +
+                      " is no multiple of kv_heads = " + std::to_string(model.kv_heads),
+                  "every key/value head serves the same number of heads; set kv_heads too");
+}
+
+void check_plan_choices(const Plan& plan, ObjectCheck& check) {
+  const JsonValue* schedule = check.value("schedule");
+  if (schedule && schedule->text == "interleaved-1f1b" && plan.virtual_stages < 2)
+    check.problem("schedule", "interleaving needs virtual_stages of at least 2",
+                  "set virtual_stages, or write \"1f1b\"");
+  // Products of these are ranks and chunks: none may leave the range of int.
+  const double ranks = double(std::max(plan.dp, 1)) * plan.tp * plan.cp * plan.pp;
+  if (ranks > kMostRanks)
+    check.problem("tp", "dp·tp·cp·pp makes " + format_count(ranks) + " ranks; at most " +
+                            format_count(kMostRanks) + " are possible");
+  const double chunks = double(plan.pp) * plan.virtual_stages;
+  if (chunks > kMostLayers)
+    check.problem("virtual_stages", "pp·virtual_stages makes " + format_count(chunks) +
+                                        " chunks; at most " + format_count(kMostLayers) +
+                                        " are possible");
+}
+
+const FieldTable<Overlap>& overlap_table() {
+  static const FieldTable<Overlap> table =
+      FieldTable<Overlap>("overlap", "Which transfers may run beside computation")
+          .boolean("gradients", &Overlap::gradients,
+                   "gradient reduction beside the last micro-batch's backward")
+          .boolean("parameters", &Overlap::parameters,
+                   "ZeRO parameter gathers beside the next step's forward")
+          .boolean("pipeline", &Overlap::pipeline,
+                   "activations are sent without stopping the sender");
+  return table;
+}
+
+std::vector<std::string> model_names() {
+  std::vector<std::string> names;
+  for (const Model& model : model_catalogue()) names.push_back(model.name);
+  return names;
+}
+
+}  // namespace
+
+const Names<Activation>& activation_names() {
+  static const Names<Activation> names = {{"gelu", Activation::Gelu},
+                                          {"swiglu", Activation::Swiglu},
+                                          {"squared-relu", Activation::SquaredRelu}};
+  return names;
+}
+
+const Names<Norm>& norm_names() {
+  static const Names<Norm> names = {{"layer-norm", Norm::LayerNorm}, {"rms-norm", Norm::RmsNorm}};
+  return names;
+}
+
+const Names<Positions>& positions_names() {
+  static const Names<Positions> names = {{"learned", Positions::Learned},
+                                         {"rotary", Positions::Rotary}};
+  return names;
+}
+
+const Names<ScheduleKind>& schedule_names() {
+  static const Names<ScheduleKind> names = {{"gpipe", ScheduleKind::Gpipe},
+                                            {"1f1b", ScheduleKind::OneFOneB},
+                                            {"interleaved-1f1b", ScheduleKind::OneFOneB},
+                                            {"layer-wise", ScheduleKind::LayerWise}};
+  return names;
+}
+
+const Names<Recompute>& recompute_names() {
+  static const Names<Recompute> names = {
+      {"none", Recompute::None}, {"selective", Recompute::Selective}, {"full", Recompute::Full}};
+  return names;
+}
+
+const Names<AttentionKernel>& attention_names() {
+  static const Names<AttentionKernel> names = {{"flash", AttentionKernel::Flash},
+                                               {"plain", AttentionKernel::Plain}};
+  return names;
+}
+
+const Names<Precision>& precision_names() {
+  static const Names<Precision> names = {{"fp32", Precision::Fp32},
+                                         {"bf16", Precision::Bf16},
+                                         {"fp16", Precision::Fp16},
+                                         {"fp8", Precision::Fp8}};
+  return names;
+}
+
+std::string rank_order_text(const std::array<Axis, kAxisCount>& order) {
+  std::string text;
+  for (const Axis axis : order)
+    text.append(text.empty() ? "" : "-").append(name_of(axis_names(), axis));
+  return text;
+}
+
+std::string parse_rank_order(const std::string& text, std::array<Axis, kAxisCount>& order) {
+  const std::string fault = json_quoted(text) + " does not name each of tp, cp, dp and pp once";
+  std::array<Axis, kAxisCount> parsed{};
+  std::array<bool, kAxisCount> seen{};
+  std::size_t count = 0, begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t end = std::min(text.find('-', begin), text.size());
+    const std::string name = text.substr(begin, end - begin);
+    begin = end + 1;
+    bool known = false;
+    for (const auto& [axis_name, axis] : axis_names()) {
+      bool& used = seen[static_cast<std::size_t>(axis)];
+      if (axis_name != name || used || count == parsed.size()) continue;
+      parsed[count++] = axis;
+      known = used = true;
+    }
+    if (!known) return fault;
+  }
+  if (count != parsed.size()) return fault;
+  order = parsed;
+  return "";
+}
+
+const FieldTable<Model>& model_table() {
+  static const FieldTable<Model> table =
+      FieldTable<Model>("model", "A dense decoder-only transformer; sizes are counts of elements")
+          .catalogue("model", find_model, model_names)
+          .text("name", &Model::name, "what reports call it")
+          .integer("layers", &Model::layers, {1, kMostLayers}, "transformer layers")
+          .required()
+          .integer("hidden", &Model::hidden, {1, kMostHidden}, "width of the residual stream")
+          .required()
+          .integer("heads", &Model::heads, {1, kMostHeads}, "attention heads")
+          .required()
+          .integer("kv_heads", &Model::kv_heads, {1, kMostHeads},
+                   "key/value heads: as many as heads (multi-head), fewer (grouped) or 1")
+          .default_note("as heads")
+          .integer("head_dim", &Model::head_dim, {1, kMostHeads}, "size of one head")
+          .default_note("hidden / heads")
+          .integer("ffn", &Model::ffn, {1, kMostFfn},
+                   "width inside the feed-forward block (of each half of SwiGLU)")
+          .required()
+          .integer("vocab", &Model::vocab, {1, kMostVocab}, "rows of the token table, unpadded")
+          .required()
+          .integer("max_seq_len", &Model::max_seq_len, {1, kMostTokensPerSequence},
+                   "longest sequence it was made for; the default of a workload")
+          .choice("activation", &Model::activation, activation_names(),
+                  "activation of the feed-forward block")
+          .choice("norm", &Model::norm, norm_names(), "kind of the normalisations")
+          .choice("positions", &Model::positions, positions_names(),
+                  "how positions enter: a learned table, or rotary embeddings")
+          .boolean("tied_embeddings", &Model::tied_embeddings,
+                   "the head reuses the embedding's weights")
+          .boolean("linear_bias", &Model::linear_bias,
+                   "biases on the linear layers of attention and feed-forward")
+          .boolean("qkv_bias", &Model::qkv_bias,
+                   "biases on query, key and value even where linear_bias is off")
+          .check(check_model);
+  return table;
+}
+
+const FieldTable<Plan>& plan_table() {
+  static const FieldTable<Plan> table =
+      FieldTable<Plan>("plan", "How the model is spread over ranks, and in what order it works")
+          .text("name", &Plan::name, "what reports call it")
+          .default_note("from its sizes")
+          .integer("dp", &Plan::dp, {0, kMostRanks}, "data-parallel replicas")
+          .default_note("all GPUs that tp·cp·pp leave")
+          .integer("tp", &Plan::tp, {1, kMostRanks}, "tensor-parallel ranks")
+          .integer("cp", &Plan::cp, {1, kMostRanks}, "context-parallel ranks")
+          .integer("pp", &Plan::pp, {1, kMostRanks}, "pipeline stages")
+          .integer("ep", &Plan::ep, {1, kMostRanks}, "expert-parallel ranks, inside the data ranks")
+          .integer("virtual_stages", &Plan::virtual_stages, {1, kMostLayers},
+                   "model chunks a stage holds; more than 1 interleaves")
+          .integer("micro_batch", &Plan::micro_batch, {1, kMostMicroBatch},
+                   "sequences a micro-batch")
+          .choice("schedule", &Plan::schedule, schedule_names(), "order of work inside a stage")
+          .integer("zero", &Plan::zero, {0, 3},
+                   "ZeRO stage: 0 replicated, 1 optimizer state sharded over data ranks")
+          .boolean("sequence_parallel", &Plan::sequence_parallel,
+                   "tensor ranks also share the tokens of norms and dropouts")
+          .boolean("vocabulary_parallel", &Plan::vocabulary_parallel,
+                   "embedding and head are split over tensor ranks")
+          .choice("recompute", &Plan::recompute, recompute_names(),
+                  "activations repeated in the backward: none, the attention core, or all")
+          .choice("attention", &Plan::attention, attention_names(),
+                  "attention kernel: plain stores the scores, flash repeats them")
+          .choice("precision", &Plan::precision, precision_names(), "of weights and activations")
+          .choice("gradient_precision", &Plan::gradient_precision, precision_names(),
+                  "of gradient accumulation and reduction")
+          .number("dropout", &Plan::dropout, {0, 1},
+                  "probability; above 0, masks are kept for the backward")
+          .quantity("bucket", &Plan::bucket_bytes, Dimension::Bytes, {0, 1e15},
+                    "size of a gradient bucket")
+          .default_note("of max(40 M, 1 M · dp) parameters")
+          .object("overlap", &Plan::overlap, overlap_table(),
+                  "which transfers run beside computation")
+          .spelling("rank_order", &Plan::rank_order, parse_rank_order, rank_order_text,
+                    "tp-cp-dp-pp", "order of the axes over GPUs, fastest-varying first")
+          .integers("layer_split", &Plan::layer_split, {0, kMostLayers}, {0, kMostLayers},
+                    "layers of each chunk in model order (pp · virtual_stages numbers)")
+          .default_note("as even as whole numbers allow")
+          .boolean("embedding_slot", &Plan::embedding_slot,
+                   "even split: the embedding counts as one layer")
+          .boolean("loss_slot", &Plan::loss_slot, "even split: head and loss count as one layer")
+          .check(check_plan_choices);
+  return table;
+}
+
+const FieldTable<Workload>& workload_table() {
+  static const FieldTable<Workload> table =
+      FieldTable<Workload>("workload", "What is to be trained")
+          .constant("kind", "training", "what is done with the model")
+          .integer("global_batch", &Workload::global_batch, {1, kMostGlobalBatch},
+                   "sequences a step, over all replicas")
+          .required()
+          .integer("seq_len", &Workload::seq_len, {0, kMostTokensPerSequence}, "tokens a sequence")
+          .default_note("the model's max_seq_len")
+          .quantity("tokens", &Workload::tokens, Dimension::Count, {0, 1e18},
+                    "tokens of the whole run")
+          .default_note("not stated");
+  return table;
+}
+
+}  // namespace rehearse
