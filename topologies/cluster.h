@@ -26,15 +26,21 @@ enum class Spreading : std::uint8_t {
   Ecmp,      ///< each pair of end points hashed to one path (plain Ethernet)
 };
 
+/// A cut-through switch (0.13–0.33 µs in vendors' figures for Quantum-2) and some 20 m of cable at
+/// 5 ns/m; assumed.
+inline constexpr double kDefaultHopLatency_s = 0.3e-6;
+
 struct FabricSpec {
   FabricKind kind = FabricKind::SingleSwitch;
   double oversubscription = 1;  ///< capacity towards hosts / capacity upwards, at the leaves
   int switch_ports = 64;        ///< ports of a leaf or spine at NIC rate
-  double hop_latency_s = 0;     ///< of one switch with its cable; 0: 0.3 µs … see source
+  double hop_latency_s = 0;     ///< of one switch with its cable; 0: kDefaultHopLatency_s
   Spreading spreading = Spreading::Adaptive;
   std::vector<int> torus_dimensions;  ///< product = nodes
   int dragonfly_group_switches = 0;   ///< switches a group; 0: chosen from switch_ports
-  int nodes_per_rail_group = 0;       ///< rail-optimised: nodes under one set of leaves; 0: ports/2
+  /// Rail-optimised: nodes under one set of leaves; 0: as many as the leaves' ports allow (32 nodes
+  /// with one NIC a GPU on 64 ports without oversubscription).
+  int nodes_per_rail_group = 0;
 };
 
 struct NodeGroup {
@@ -74,8 +80,9 @@ enum class LinkKind : std::uint8_t {
   LeafDown,  ///< leaf → next level, and back
   SpineUp,
   SpineDown,  ///< spine → core, and back
-  Torus,
-  Global,  ///< node to node; dragonfly's links inside and between groups
+  Torus,      ///< node to node
+  Group,      ///< dragonfly: between two switches of a group
+  Global,     ///< dragonfly: between two groups
   Custom,
 };
 const char* link_kind_name(LinkKind kind);
@@ -86,26 +93,41 @@ struct Link {
   LinkKind kind = LinkKind::NicUp;
   double bandwidth_bytes_per_s = 0;
   double latency_s = 0;
-  std::string name() const;  ///< "nic-up gpu 12", made on demand
-  std::int32_t owner = 0;    ///< GPU, NIC or switch it belongs to
-  std::int32_t index = 0;    ///< which of the owner's parallel links (Ecmp)
+  std::string name() const;  ///< "nic-up 12", "leaf-up 3.1"; made on demand
+  std::int32_t owner = 0;    ///< GPU, NIC, switch, pod or node it belongs to
+  std::int32_t index = 0;    ///< which of the owner's links of that kind
 };
 
 /// The way of one transfer: links in order, and the latency of the whole way, NICs included.
 struct Route {
-  static constexpr int kMaxHops = 24;
+  static constexpr int kMaxHops = 64;
   std::int32_t count = 0;
   LinkId links[kMaxHops];
   double latency_s = 0;
 };
 
 /// A cluster as a graph of GPUs, NVSwitches, NICs and switches, with computed routes.
-/// Memory is linear in GPUs; building 16,384 GPUs takes about 0.1 s; a route costs well under
-/// 1 µs (custom graphs: one Dijkstra a source, cached). Immutable once built.
+/// Memory is linear in GPUs; building 16,384 GPUs takes some milliseconds; a route costs well
+/// under 1 µs and allocates nothing. (Custom graphs: one Dijkstra a GPU when built.) The property
+/// graph itself is made when it is analysed or printed, from the same description as the routes.
+/// Immutable once built.
+///
+/// Routes:
+/// - inside a node: [NvlinkUp, NvlinkDown], or [PcieUp, PcieDown] without NVSwitch;
+/// - between nodes: [NicUp, … fabric …, NicDown], on nodes without NVSwitch with PcieUp before and
+///   PcieDown after, since there the same slot carries both kinds of traffic. NVSwitch nodes have
+///   a PCIe path a GPU for the NIC alone; where it is narrower than the NIC, it is the NIC's rate.
+/// NICs that belong to one GPU are one link of their total rate. A transfer leaves through the NIC
+/// of its own GPU and arrives through that of the receiver; forwarding over NVLink to a GPU on the
+/// right rail first (NCCL's PXN) is a choice of who sends, made above.
+/// The latency of a route is the sum of its links'.
 class Cluster {
  public:
   /// Builds the graph. Problems (torus dimensions that do not multiply to the node count, GPUs
-  /// without a way to each other, …) are added with pointers relative to the cluster object.
+  /// without a way to each other, …) are added with pointers relative to the cluster object:
+  /// /nodes and /node/… with one node group, /groups/i/nodes and /groups/i/node/… with several.
+  /// With problems the result has no GPUs, except when only ways are missing: such a graph can
+  /// still be analysed and printed.
   static Cluster build(const ClusterSpec& spec, Problems& problems);
   ~Cluster();
   Cluster(Cluster&&) noexcept;
@@ -139,18 +161,21 @@ class Cluster {
 
 /// What the graph says about a cluster; computed with Boost.Graph algorithms.
 struct ClusterAnalysis {
-  double bisection_bytes_per_s = 0;  ///< max flow from the first half of the nodes to the second
+  /// Max flow from the first half of the nodes to the second; from the first half of the GPUs to
+  /// the second in a single node.
+  double bisection_bytes_per_s = 0;
   double full_bisection_bytes_per_s = 0;  ///< the same if only NICs limited
   double oversubscription = 1;            ///< full / actual
   int diameter_hops = 0;                  ///< most links on a shortest way between two GPUs
-  double diameter_latency_s = 0;
+  double diameter_latency_s = 0;          ///< longest of the fastest ways between two GPUs
   int components = 1;                     ///< > 1: some GPUs cannot reach others
   std::vector<std::string> disconnected;  ///< names of vertices outside the largest component
   std::int64_t vertices = 0, edges = 0;
 };
 ClusterAnalysis analyse(const Cluster& cluster);
 
-/// The graph in Graphviz's DOT, bandwidths as labels.
+/// The graph in Graphviz's DOT, bandwidths as labels: every GPU up to 8 nodes, one box a node up
+/// to 64, and one box a tier with its count beyond.
 std::string to_dot(const Cluster& cluster);
 
 }  // namespace rehearse

@@ -7,9 +7,9 @@ namespace rehearse {
 /// Data-sheet facts of one GPU. Rates are dense (no structured sparsity); bandwidths are per
 /// direction; 0 means the part does not have it. `source` says where each figure comes from.
 struct GpuSpec {
-  std::string id;    ///< "h100-sxm-80gb"
-  std::string name;  ///< "NVIDIA H100 SXM 80 GB"
-  double memory_bytes = 0;
+  std::string id{};         ///< "h100-sxm-80gb"
+  std::string name{};       ///< "NVIDIA H100 SXM 80 GB"
+  double memory_bytes = 0;  ///< as the driver reports it
   double memory_bandwidth_bytes_per_s = 0;
   double l2_bytes = 0;
   double fp32_flops = 0;  ///< FLOP/s outside tensor cores
@@ -23,14 +23,14 @@ struct GpuSpec {
   double power_w = 0;             ///< board limit
   int compute_capability = 0;     ///< 10 · major + minor: 80, 90, 100
   double price_usd_per_hour = 0;  ///< typical rental; 0: not stated
-  std::string source;
+  std::string source{};
 };
 
 /// A server, or an NVLink rack where `gpus` share one NVLink domain over several trays.
 struct NodeSpec {
-  std::string id;  ///< "dgx-h100"
-  std::string name;
-  GpuSpec gpu;
+  std::string id{};  ///< "dgx-h100"
+  std::string name{};
+  GpuSpec gpu{};
   int gpus = 8;
   /// True: every GPU reaches every other of the node through NVSwitch at its full NVLink rate.
   /// False: GPUs of a node talk over PCIe through the host.
@@ -39,7 +39,7 @@ struct NodeSpec {
   double nic_bandwidth_bytes_per_s = 0;  ///< each, one direction
   double nic_latency_s = 0;              ///< of one message through NIC and driver, one end
   double power_w = 0;                    ///< whole node under load; 0: not stated
-  std::string source;
+  std::string source{};
 };
 
 /// Facts shipped with the program. The order is that of the lists people see.
