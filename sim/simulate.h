@@ -18,7 +18,7 @@ struct Interference {
 struct SimulationOptions {
   int steps = 2;            ///< consecutive steps; the last is reported
   bool one_by_one = false;  ///< every item its own event (to check the coalesced run)
-  Interference interference;
+  Interference interference{};
   double host_step_s = 0;  ///< host work at each step's begin, before its first launch
 };
 
