@@ -1,0 +1,235 @@
+#include "strategies/check_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace rehearse {
+namespace {
+
+/// Collects the reasons, one group of fields after the other. Later groups assume what earlier
+/// ones established, so `sound` says whether to go on.
+class PlanChecker {
+ public:
+  PlanChecker(const Plan& plan, const Model& model, const Workload& workload, int gpus)
+      : plan_(plan),
+        model_(model),
+        workload_(workload),
+        gpus_(gpus),
+        seq_len_(workload.seq_len > 0 ? workload.seq_len : model.max_seq_len) {}
+
+  std::vector<PlanFault> run() {
+    check_ranges();
+    if (!faults_.empty()) return std::move(faults_);
+    check_supported();
+    check_ranks();
+    check_rank_order();
+    check_model_split();
+    check_sequence();
+    check_layers();
+    check_batch();
+    return std::move(faults_);
+  }
+
+ private:
+  void add(const char* pointer, std::string message, std::string hint = {}) {
+    faults_.push_back({pointer, std::move(message), std::move(hint)});
+  }
+
+  void check_ranges() {
+    const auto at_least_one = [&](const char* pointer, const char* what, std::int64_t value) {
+      if (value < 1) add(pointer, fmt::format("{} must be at least 1, not {}", what, value));
+    };
+    // A cluster too small for tp·cp·pp leaves dp at 1, so 0 means that nobody resolved the plan.
+    at_least_one("/dp", "the number of data-parallel replicas", plan_.dp);
+    at_least_one("/tp", "the number of tensor-parallel ranks", plan_.tp);
+    at_least_one("/cp", "the number of context-parallel ranks", plan_.cp);
+    at_least_one("/pp", "the number of pipeline stages", plan_.pp);
+    at_least_one("/ep", "the number of expert-parallel ranks", plan_.ep);
+    at_least_one("/virtual_stages", "the number of model chunks of a stage", plan_.virtual_stages);
+    at_least_one("/micro_batch", "the number of sequences of a micro-batch", plan_.micro_batch);
+    if (plan_.zero < 0) add("/zero", fmt::format("there is no ZeRO stage {}", plan_.zero));
+    if (!(plan_.dropout >= 0 && plan_.dropout < 1))
+      add("/dropout", fmt::format("a dropout of {} is not a share of activations", plan_.dropout),
+          "0 or more and less than 1");
+    if (!(plan_.bucket_bytes >= 0 && std::isfinite(plan_.bucket_bytes)))
+      add("/bucket_bytes", "a gradient bucket cannot have a negative or endless size",
+          "0 lets the program choose");
+  }
+
+  void check_supported() {
+    if (plan_.zero > 3) {
+      add("/zero", fmt::format("there is no ZeRO stage {}", plan_.zero), "0 or 1");
+    } else if (plan_.zero > 1) {
+      add("/zero",
+          fmt::format("ZeRO-{} is not supported yet: gradients and weights stay on every rank",
+                      plan_.zero),
+          "\"zero\": 1 shards the optimizer state");
+    }
+    if (plan_.cp > 1)
+      add("/cp", "context parallelism is not supported yet",
+          "\"tp\" with \"sequence_parallel\": true also splits long sequences");
+    if (plan_.ep > 1)
+      add("/ep", "expert parallelism is not supported yet, and dense models have no experts",
+          "\"ep\": 1");
+    if (plan_.gradient_precision == Precision::Fp8)
+      add("/gradient_precision", "gradients cannot be summed in fp8", "fp32 or bf16");
+  }
+
+  void check_ranks() {
+    const auto too_large = [&](const char* pointer, const char* group, int size) {
+      if (size > gpus_)
+        add(pointer, fmt::format("a {} of {} ranks is larger than the cluster of {} GPUs", group,
+                                 size, gpus_));
+    };
+    const std::size_t before = faults_.size();
+    too_large("/tp", "tensor group", plan_.tp);
+    too_large("/pp", "pipeline", plan_.pp);
+    too_large("/dp", "data group", plan_.dp);
+    if (faults_.size() > before) return;
+    const std::int64_t slice = static_cast<std::int64_t>(plan_.tp) * plan_.cp * plan_.pp;
+    const std::int64_t needed = slice * plan_.dp;
+    if (needed == gpus_) return;
+    const std::string product = fmt::format("dp·tp·cp·pp = {}·{}·{}·{} = {} ranks", plan_.dp,
+                                            plan_.tp, plan_.cp, plan_.pp, needed);
+    if (needed > gpus_) {
+      add("/dp", fmt::format("{} do not fit on {} GPUs", product, gpus_),
+          slice <= gpus_ ? fmt::format("\"dp\": {} at most", gpus_ / slice)
+                         : fmt::format("tp·cp·pp alone is {}", slice));
+    } else if (gpus_ % slice == 0) {
+      add("/dp", fmt::format("{} leave {} of the {} GPUs idle", product, gpus_ - needed, gpus_),
+          fmt::format("\"dp\": {}, or leave it out", gpus_ / slice));
+    } else {
+      add("/tp",
+          fmt::format("tp·cp·pp = {} does not divide the {} GPUs of the cluster", slice, gpus_),
+          "choose tp and pp whose product divides the number of GPUs");
+    }
+  }
+
+  void check_rank_order() {
+    std::array<Axis, kAxisCount> sorted = plan_.rank_order;
+    std::sort(sorted.begin(), sorted.end());
+    for (int i = 0; i < kAxisCount; ++i)
+      if (static_cast<int>(sorted[static_cast<std::size_t>(i)]) != i)
+        return add("/rank_order", "the rank order must name each axis once",
+                   "tensor, context, data and pipeline in some order");
+  }
+
+  /// Sizes that tensor ranks share evenly.
+  void check_model_split() {
+    const auto divides = [&](const char* what, int size) {
+      if (size % plan_.tp != 0)
+        add("/tp",
+            fmt::format("{} tensor ranks cannot share the {} {} of {} evenly", plan_.tp, size, what,
+                        model_.name),
+            fmt::format("tp must divide {}", size));
+    };
+    divides("attention heads", model_.heads);
+    if (model_.kv_heads != model_.heads) divides("key/value heads", model_.kv_heads);
+    divides("feed-forward columns", model_.ffn);
+  }
+
+  void check_sequence() {
+    if (plan_.sequence_parallel && seq_len_ % plan_.tp != 0)
+      add("/sequence_parallel",
+          fmt::format("sequences of {} tokens do not divide among {} tensor ranks", seq_len_,
+                      plan_.tp),
+          fmt::format("a sequence length that is a multiple of {}", plan_.tp));
+    if (model_.positions == Positions::Learned && seq_len_ > model_.max_seq_len)
+      add("", fmt::format("{} has learned positions for {} tokens, and the workload's sequences "
+                          "have {}",
+                          model_.name, model_.max_seq_len, seq_len_));
+  }
+
+  void check_layers() {
+    const int chunks = plan_.pp * plan_.virtual_stages;
+    if (!plan_.layer_split.empty()) return check_layer_split(chunks);
+    const int slots = model_.layers + (plan_.embedding_slot ? 1 : 0) + (plan_.loss_slot ? 1 : 0);
+    if (chunks <= slots) return;
+    const std::string pieces =
+        plan_.virtual_stages == 1
+            ? fmt::format("{} pipeline stages", plan_.pp)
+            : fmt::format("{} stages of {} model chunks", plan_.pp, plan_.virtual_stages);
+    add(plan_.pp > slots ? "/pp" : "/virtual_stages",
+        fmt::format("{} are more than the {} layers of {}", pieces, model_.layers, model_.name),
+        fmt::format("pp · virtual_stages of at most {}", slots));
+  }
+
+  void check_layer_split(int chunks) {
+    const std::vector<int>& split = plan_.layer_split;
+    if (plan_.embedding_slot || plan_.loss_slot)
+      add("/layer_split",
+          "slots for embedding and loss shape the even split and mean nothing beside a given one",
+          "leave out layer_split, or embedding_slot and loss_slot");
+    if (static_cast<int>(split.size()) != chunks)
+      return add(
+          "/layer_split",
+          fmt::format("the layer split has {} entries for {} model chunks", split.size(), chunks),
+          "one entry for each of pp · virtual_stages chunks, in model order");
+    // A chunk without layers makes sense only where it holds the embedding or the head.
+    for (std::size_t i = 0; i < split.size(); ++i) {
+      const bool is_end = i == 0 || i + 1 == split.size();
+      if (split[i] < (is_end ? 0 : 1))
+        add("/layer_split",
+            fmt::format("chunk {} of the layer split cannot have {} layers", i, split[i]));
+    }
+    const std::int64_t total = std::accumulate(split.begin(), split.end(), std::int64_t{0});
+    if (total != model_.layers)
+      add("/layer_split", fmt::format("the layer split adds up to {} layers, and {} has {}", total,
+                                      model_.name, model_.layers));
+  }
+
+  void check_batch() {
+    const std::int64_t per_round = static_cast<std::int64_t>(plan_.dp) * plan_.micro_batch;
+    if (workload_.global_batch % per_round != 0 || workload_.global_batch < per_round)
+      return add("/micro_batch",
+                 fmt::format("a global batch of {} sequences does not divide into micro-batches of "
+                             "{} on {} replicas",
+                             workload_.global_batch, plan_.micro_batch, plan_.dp),
+                 fmt::format("a global batch that is a multiple of {}", per_round));
+    const std::int64_t count = workload_.global_batch / per_round;
+    constexpr std::int64_t kMostMicroBatches = 1'000'000;
+    if (count > kMostMicroBatches)
+      return add("/micro_batch",
+                 fmt::format("{} micro-batches a step are more than the {} that can be scheduled",
+                             count, kMostMicroBatches));
+    std::string why = why_not_schedulable(plan_.schedule, plan_.pp, plan_.virtual_stages,
+                                          static_cast<int>(count));
+    if (!why.empty())
+      add("/virtual_stages", std::move(why),
+          fmt::format("this plan has {} stages and {} micro-batches", plan_.pp, count));
+  }
+
+  const Plan& plan_;
+  const Model& model_;
+  const Workload& workload_;
+  int gpus_;
+  int seq_len_;
+  std::vector<PlanFault> faults_;
+};
+
+}  // namespace
+
+Plan resolve(Plan plan, int gpus) {
+  const std::int64_t slice = static_cast<std::int64_t>(plan.tp) * plan.cp * plan.pp;
+  if (plan.dp == 0 && slice > 0)
+    plan.dp = static_cast<int>(std::max<std::int64_t>(1, gpus / slice));
+  // One tensor rank has nobody to share a sequence with, and replicated weights are not gathered.
+  if (plan.tp == 1) plan.sequence_parallel = false;
+  if (plan.zero == 0) plan.overlap.parameters = false;
+  if (plan.bucket_bytes == 0) {
+    // Megatron-LM, distributed_data_parallel_config.py: at least 40 M parameters, 1 M a replica.
+    const double parameters = std::max(40e6, 1e6 * plan.dp);
+    plan.bucket_bytes = parameters * bytes_of(plan.gradient_precision);
+  }
+  return plan;
+}
+
+std::vector<PlanFault> plan_faults(const Plan& plan, const Model& model, const Workload& workload,
+                                   int gpus) {
+  return PlanChecker(plan, model, workload, gpus).run();
+}
+
+}  // namespace rehearse
