@@ -9,7 +9,7 @@ void Reading::problem(std::uint32_t offset, std::string message, std::string hin
     problems_.add(source_.problem_at(offset, "", "too many problems; those after are not shown"));
     return;
   }
-  problems_.add(source_.problem_at(offset, pointer_, context_ + message, std::move(hint)));
+  problems_.add(source_.problem_at(offset, pointer_, std::move(message), std::move(hint)));
 }
 
 Reading::Inside::Inside(Reading& reading, std::string_view key)

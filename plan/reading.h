@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "plan/json_document.h"
 #include "plan/problem.h"
@@ -26,9 +27,6 @@ class Reading {
   const std::filesystem::path& folder() const { return folder_; }
   const std::string& pointer() const { return pointer_; }
 
-  /// Put in front of every message: `in the what-if "half the network": `.
-  void set_context(std::string context) { context_ = std::move(context); }
-
   /// While it lives, the value at hand is the named member or numbered item of the one before.
   class Inside {
    public:
@@ -47,6 +45,20 @@ class Reading {
     bool partial_;
   };
 
+  /// While it lives, the value at hand is the one of the pointer.
+  class At {
+   public:
+    At(Reading& reading, std::string pointer)
+        : reading_(reading), before_(std::exchange(reading.pointer_, std::move(pointer))) {}
+    ~At() { reading_.pointer_ = std::move(before_); }
+    At(const At&) = delete;
+    At& operator=(const At&) = delete;
+
+   private:
+    Reading& reading_;
+    std::string before_;
+  };
+
   /// Whether the object at hand changes one that is complete already ({"base": …}), so that
   /// nothing is missing in it. Items of lists begin anew.
   bool partial() const { return partial_; }
@@ -59,7 +71,6 @@ class Reading {
   Problems& problems_;
   std::filesystem::path folder_;
   std::string pointer_;
-  std::string context_;
   int count_ = 0;
   bool partial_ = false;
 };

@@ -24,8 +24,8 @@ std::string system_reason(int error) { return std::generic_category().message(er
 class Unfinished {
  public:
   explicit Unfinished(const std::filesystem::path& wanted) : wanted_(wanted) {
-    name_ = (wanted.has_parent_path() ? wanted.parent_path() : std::filesystem::path(".")) /
-            ("." + wanted.filename().string() + ".XXXXXX");
+    name_ = (wanted.has_parent_path() ? wanted.parent_path() : std::filesystem::path(".")) / ".";
+    name_.append(wanted.filename().string()).append(".XXXXXX");
     descriptor_ = ::mkstemp(name_.data());
     if (descriptor_ < 0) fail(wanted, system_reason(errno));
   }

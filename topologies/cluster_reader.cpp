@@ -7,6 +7,9 @@ namespace {
 
 constexpr double kMostNodes = 1 << 20;
 constexpr double kMostGpusInNode = 4096;
+/// Routes of a custom graph are searched from every GPU: these keep that below a second.
+constexpr double kMostVertices = 2048;
+constexpr double kMostEdges = 16384;
 constexpr double kMostPorts = 1 << 16;
 constexpr Range kBytes{0, 1e18};
 constexpr Range kRate{0, 1e18};
@@ -233,9 +236,9 @@ const FieldTable<ClusterFile>& cluster_table() {
           .objects("groups", &ClusterFile::groups, group_table(), {1, kMostNodes},
                    "groups of equal nodes, in place of node and nodes")
           .object("fabric", &ClusterFile::fabric, fabric_table(), "the network between nodes")
-          .objects("vertices", &ClusterFile::vertices, vertex_table(), {1, kMostNodes},
+          .objects("vertices", &ClusterFile::vertices, vertex_table(), {1, kMostVertices},
                    "GPUs and switches of a custom fabric")
-          .objects("edges", &ClusterFile::edges, edge_table(), {1, kMostNodes},
+          .objects("edges", &ClusterFile::edges, edge_table(), {1, kMostEdges},
                    "cables of a custom fabric")
           .check(check_cluster);
   return table;
