@@ -154,8 +154,8 @@ void Executor::start_ready() {
   next_ready_ = 0;
 }
 
-void Executor::signal(Instance successor, std::int32_t predecessor) {
-  if (--step_state(successor.step).missing[successor.task] > 0) return;
+void Executor::signal(Step& step, Instance successor, std::int32_t predecessor) {
+  if (--step.missing[successor.task] > 0) return;
   if (reported(successor.step)) record_.last_predecessor[successor.task] = predecessor;
   ready_.push_back(successor);
 }
@@ -164,12 +164,16 @@ void Executor::finish(Instance instance) {
   const auto [task, step] = instance;
   if (reported(step)) record_.finish_s[task] = now_s_;
   if (graph_.tasks[task].kind == TaskKind::Comm) change_interference(graph_.tasks[task], -1);
+  Step& state = step_state(step);
   for (std::int32_t i = graph_.first_successor[task]; i < graph_.first_successor[task + 1]; ++i)
-    signal({graph_.successor[i], step}, task);
-  if (step + 1 < options_.steps)
-    for (std::int32_t i = graph_.first_wrap[task]; i < graph_.first_wrap[task + 1]; ++i)
-      signal({graph_.wrap[i], step + 1}, -2 - task);
-  if (--step_state(step).left == 0) step_finished(step);
+    signal(state, {graph_.successor[i], step}, task);
+  const std::int32_t first_wrap = graph_.first_wrap[task], end_wrap = graph_.first_wrap[task + 1];
+  if (first_wrap < end_wrap && step + 1 < options_.steps) {
+    Step& next = step_state(step + 1);
+    for (std::int32_t i = first_wrap; i < end_wrap; ++i)
+      signal(next, {graph_.wrap[i], step + 1}, -2 - task);
+  }
+  if (--state.left == 0) step_finished(step);
 }
 
 /// Tasks that wait for nothing begin with their step: when the step before is over.

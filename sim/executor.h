@@ -53,7 +53,7 @@ class Executor : private NetworkListener {
   void flow_done(std::int32_t transfer) override;
 
   void prepare();
-  void signal(Instance successor, std::int32_t predecessor);
+  void signal(Step& step, Instance successor, std::int32_t predecessor);
   void start_ready();
   void start_compute(Instance instance);
   void start_comm(Instance instance);
@@ -83,7 +83,7 @@ class Executor : private NetworkListener {
   std::vector<std::int32_t> predecessors_;       // in the same step
   std::vector<std::int32_t> wrap_predecessors_;  // in the step before
   std::vector<std::int32_t> roots_;              // tasks without any predecessor
-  std::deque<Step> steps_;                       // from first_step_ on
+  std::deque<Step> steps_;                       // from first_step_ on; references stay valid
   std::int32_t first_step_ = 0;
 
   double now_s_ = 0;
