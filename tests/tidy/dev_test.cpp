@@ -1,0 +1,200 @@
+// The script `dev`, run in a folder of its own where apt-get, sudo, cmake and the rest are fakes
+// that write down how they were called.
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "runtime/child_process.h"
+#include "tests/catch.h"
+
+using namespace rehearse;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class Workshop {
+ public:
+  Workshop() : root_(fs::temp_directory_path() / ("rehearse-dev-" + std::to_string(getpid()))) {
+    fs::remove_all(root_);
+    fs::create_directories(root_ / "bin");
+    fs::copy_file(fs::path(REHEARSE_SOURCE_DIR) / "dev", root_ / "dev");
+    for (const char* tool : {"bash", "env", "dirname", "mkdir", "cat", "nproc", "chmod", "grep",
+                             "find", "sort", "xargs"}) {
+      for (const char* folder : {"/usr/bin", "/bin"}) {
+        if (!fs::exists(fs::path(folder) / tool) || fs::exists(root_ / "bin" / tool)) continue;
+        fs::create_symlink(fs::path(folder) / tool, root_ / "bin" / tool);
+      }
+    }
+    fake("dpkg-query", "case \" $MISSING \" in *\" ${!#} \"*) exit 1 ;; esac; echo installed");
+    fake("apt-get", "echo apt-get \"$@\" >> calls");
+    fake("sudo", "echo sudo >> calls; [ \"$1\" = -n ] && shift; exec \"$@\"");
+    fake("id", "echo \"$WHO\"");
+    fake("cmake",
+         "echo cmake \"$@\" >> calls; [ -z \"$BROKEN\" ] || exit 1\n"
+         "case \"$*\" in *--build*) mkdir -p build/release\n"
+         "printf '#!/bin/bash\\necho rehearse \"$@\" >> calls; echo a table\\n'"
+         " > build/release/rehearse; chmod +x build/release/rehearse;; esac");
+    fake("ctest", "echo ctest \"$@\" >> calls; exit ${FAILING:-0}");
+  }
+  ~Workshop() { fs::remove_all(root_); }
+  Workshop(const Workshop&) = delete;
+  Workshop& operator=(const Workshop&) = delete;
+
+  void fake(const std::string& name, const std::string& script) const {
+    write("bin/" + name, "#!/bin/bash\n" + script + "\n");
+    fs::permissions(root_ / "bin" / name, fs::perms::owner_all);
+  }
+  void remove(const std::string& name) const { fs::remove(root_ / "bin" / name); }
+  void write(const std::string& name, const std::string& text) const {
+    fs::create_directories((root_ / name).parent_path());
+    std::ofstream(root_ / name) << text;
+  }
+  void set(const std::string& name, const std::string& value) {
+    settings_.push_back(name + "=" + value);
+  }
+  bool exists(const std::string& name) const { return fs::exists(root_ / name); }
+  std::string calls() const {
+    std::ostringstream text;
+    text << std::ifstream(root_ / "calls").rdbuf();
+    return text.str();
+  }
+
+  /// Runs `dev` from another folder, with nothing on its standard input.
+  ChildResult dev(const std::string& arguments) const {
+    std::vector<std::string> command{"/usr/bin/env", "-i", "PATH=" + (root_ / "bin").string(),
+                                     "WHO=0"};
+    command.insert(command.end(), settings_.begin(), settings_.end());
+    command.insert(
+        command.end(),
+        {"bash", "-c", "\"" + (root_ / "dev").string() + "\" " + arguments + " < /dev/null"});
+    return run_child(command);
+  }
+
+ private:
+  fs::path root_;
+  std::vector<std::string> settings_;
+};
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("dev demo builds, runs the main job and says where the results lie") {
+  const Workshop workshop;
+  const ChildResult child = workshop.dev("demo");
+  CHECK(child.exit_code == 0);
+  CHECK(child.out == "a table\n");
+  CHECK(contains(child.err, "the results lie in results/gpt3-175b-dgx-h100/"));
+  CHECK(workshop.exists("results/gpt3-175b-dgx-h100"));
+  const std::string calls = workshop.calls();
+  CHECK(contains(calls, "cmake --preset release\n"));
+  CHECK(contains(calls, "cmake --build --preset release --target rehearse\n"));
+  CHECK(contains(calls, "rehearse run scenarios/gpt3-175b-dgx-h100.json "));
+  CHECK(contains(calls, " --json results/gpt3-175b-dgx-h100/result.json"));
+  CHECK_FALSE(contains(calls, "apt-get"));
+}
+
+TEST_CASE("root installs exactly what is missing") {
+  Workshop workshop;
+  workshop.set("MISSING", "ccache libfmt-dev");
+  const ChildResult child = workshop.dev("demo");
+  CHECK(child.exit_code == 0);
+  CHECK(contains(child.err, "dev: installing: ccache libfmt-dev\n"));
+  CHECK(contains(workshop.calls(), "apt-get -qq update\n"));
+  CHECK(contains(workshop.calls(), "install ccache libfmt-dev\n"));
+  CHECK_FALSE(contains(workshop.calls(), "sudo"));
+}
+
+TEST_CASE("others install with sudo, and are told so") {
+  Workshop workshop;
+  workshop.set("WHO", "1000");
+  workshop.set("MISSING", "catch2");
+  const ChildResult child = workshop.dev("test");
+  CHECK(child.exit_code == 0);
+  CHECK(contains(child.err, "dev: installing with sudo: catch2\n"));
+  CHECK(contains(workshop.calls(), "sudo\napt-get -qq update\nsudo\n"));
+}
+
+TEST_CASE("without sudo the command for root is given") {
+  Workshop workshop;
+  workshop.set("WHO", "1000");
+  workshop.set("MISSING", "catch2 graphviz");
+  workshop.remove("sudo");
+  const ChildResult child = workshop.dev("test");
+  CHECK(child.exit_code == 1);
+  CHECK(contains(child.err, "as root, run: apt-get install catch2 graphviz"));
+  CHECK_FALSE(contains(workshop.calls(), "cmake"));
+}
+
+TEST_CASE("a system without apt-get is told what the build needs, and tries") {
+  Workshop workshop;
+  workshop.remove("apt-get");
+  const ChildResult child = workshop.dev("build");
+  CHECK(child.exit_code == 0);
+  CHECK(contains(child.err, "this is no Debian system"));
+  CHECK(contains(child.err, "libsimgrid-dev"));
+  CHECK(contains(workshop.calls(), "cmake --build --preset release\n"));
+}
+
+TEST_CASE("an installation that fails stops before the build") {
+  Workshop workshop;
+  workshop.set("MISSING", "g++");
+  workshop.fake("apt-get", "exit 100");
+  const ChildResult child = workshop.dev("demo");
+  CHECK(child.exit_code == 1);
+  CHECK(contains(child.err, "apt-get update failed"));
+  CHECK_FALSE(contains(workshop.calls(), "cmake"));
+}
+
+TEST_CASE("installing can be forbidden") {
+  Workshop workshop;
+  workshop.set("MISSING", "g++");
+  workshop.set("REHEARSE_INSTALL", "0");
+  CHECK(workshop.dev("demo").exit_code == 0);
+  CHECK_FALSE(contains(workshop.calls(), "apt-get"));
+}
+
+TEST_CASE("dev test passes ctest's arguments and exit code on") {
+  Workshop workshop;
+  workshop.set("FAILING", "8");
+  const ChildResult child = workshop.dev("test -L unit");
+  CHECK(child.exit_code == 8);
+  CHECK(contains(workshop.calls(), "ctest --preset release --parallel "));
+  CHECK(contains(workshop.calls(), " -L unit\n"));
+}
+
+TEST_CASE("tests do not run where the build fails") {
+  Workshop workshop;
+  workshop.set("BROKEN", "1");
+  CHECK(workshop.dev("test").exit_code != 0);
+  CHECK_FALSE(contains(workshop.calls(), "ctest"));
+}
+
+TEST_CASE("dev bench runs every benchmark that was built, and fails where there is none") {
+  const Workshop workshop;
+  CHECK(workshop.dev("bench").exit_code == 1);
+  workshop.write("build/release/rehearse_bench_sim", "#!/bin/bash\necho bench \"$@\" >> calls\n");
+  workshop.write("build/release/rehearse_bench.txt", "no program\n");
+  CHECK(workshop.dev("bench").exit_code == 1);
+  workshop.dev("bench; chmod +x $(dirname \"$PATH\")/build/release/rehearse_bench_sim");
+  CHECK(workshop.dev("bench --benchmark_filter=x").exit_code == 0);
+  CHECK(contains(workshop.calls(), "bench --benchmark_filter=x\n"));
+}
+
+TEST_CASE("what dev does not know is refused with what it knows") {
+  const Workshop workshop;
+  const ChildResult command = workshop.dev("tset");
+  CHECK(command.exit_code == 2);
+  CHECK(contains(command.err, "there is no command 'tset'"));
+  CHECK(contains(command.err, "./dev test"));
+  const ChildResult preset = workshop.dev("build fast");
+  CHECK(preset.exit_code == 2);
+  CHECK(contains(preset.err, "there are release, asan, cpu and gpu"));
+  CHECK(workshop.dev("format --chekc").exit_code == 2);
+  CHECK(workshop.calls() == "");
+}
