@@ -117,7 +117,7 @@ class ScenarioReader {
       // A name that was set is expanded before the next setting may change a part of it.
       scenario_table().expand(tree, reading);
     }
-    if (own.empty()) read_variant(tree, tree, variation.name, reading);
+    read_variant(tree, tree, variation.name, reading);
     report(own, variation.context);
   }
 

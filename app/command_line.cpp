@@ -1,0 +1,327 @@
+#include "app/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <boost/version.hpp>
+#include <charconv>
+#include <map>
+
+#include "app/overview.h"
+#include "plan/edit_distance.h"
+
+namespace rehearse {
+namespace {
+
+using Choices = std::vector<std::string>;
+
+const Choices kFidelities{"folded", "replicas", "full"};
+const Choices kCollectives{"fluid", "stepwise"};
+const Choices kColors{"auto", "always", "never"};
+const Choices kShells{"bash", "zsh", "fish"};
+
+/// Where the strings of a command line are kept until they become options of their types.
+struct Texts {
+  std::string fidelity = "folded", collectives = "fluid", color = "auto", shard;
+};
+
+/// The parser with the targets of its options, built once per use.
+class Parser {
+ public:
+  Parser() : app_("Rehearse a distributed LLM training run before paying for it.", "rehearse") {
+    app_.set_version_flag("--version", version_text(), "Print versions and leave");
+    app_.set_help_flag("-h,--help", "Print this help and leave");
+    app_.require_subcommand(0, 1);
+    app_.footer(
+        "Exit codes: 0 done, 1 environment, 2 bad input or usage, 3 no plan fits,\n"
+        "4 outside tolerance, 130 interrupted. Results go to stdout, all else to stderr.");
+    add_run();
+    add_check();
+    add_list();
+    add_topology();
+    add_doctor();
+    add_shell_help();
+  }
+
+  Command parse(const std::vector<std::string>& arguments) {
+    if (arguments.size() < 2) return ShowText{overview_text()};
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend() - 1);
+    try {
+      app_.parse(reversed);
+    } catch (const CLI::CallForHelp&) {
+      return ShowText{help_text()};
+    } catch (const CLI::CallForVersion&) {
+      return ShowText{version_text() + "\n"};
+    } catch (const CLI::ExtrasError&) {
+      throw unexpected();
+    } catch (const CLI::ParseError& error) {
+      throw UsageError(first_line(error.what()), "see: " + help_command());
+    }
+    return chosen();
+  }
+
+  CommandTree tree() {
+    CommandTree tree;
+    tree.program = describe(app_);
+    for (CLI::App* command : app_.get_subcommands({})) tree.commands.push_back(describe(*command));
+    return tree;
+  }
+
+ private:
+  CLI::App* command(const std::string& name, const std::string& help, const std::string& details) {
+    CLI::App* command = app_.add_subcommand(name, help);
+    command->set_help_flag("-h,--help", "Print this help and leave");
+    command->footer(details);
+    return command;
+  }
+
+  template <class T>
+  CLI::Option* value(CLI::App* app, const std::string& names, T& target,
+                     const std::string& value_name, const std::string& help) {
+    return app->add_option(names, target, help)->type_name(value_name);
+  }
+
+  CLI::Option* file(CLI::App* app, const std::string& names, std::string& target,
+                    const std::string& help) {
+    CLI::Option* option = value(app, names, target, "FILE", help);
+    takes_file_.push_back(option);
+    return option;
+  }
+
+  CLI::Option* choice(CLI::App* app, const std::string& names, std::string& target,
+                      const Choices& choices, const std::string& help) {
+    CLI::Option* option = app->add_option(names, target, help);
+    std::string joined;
+    for (const std::string& text : choices) joined += (joined.empty() ? "" : "|") + text;
+    option->type_name(joined);
+    option->check([choices, joined](const std::string& text) -> std::string {
+      if (std::find(choices.begin(), choices.end(), text) != choices.end()) return "";
+      const std::string near = did_you_mean(text, choices);
+      return "\"" + printable(text) + "\" is not one of " + joined +
+             (near.empty() ? "" : "; did you mean " + near + "?");
+    });
+    choices_[option] = choices;
+    return option;
+  }
+
+  void color(CLI::App* app) {
+    choice(app, "--color", texts_.color, kColors, "Colours: on a terminal, always or never");
+  }
+
+  void add_run() {
+    CLI::App* app = command(
+        "run", "Simulate a scenario: its plans, what-ifs and sweeps",
+        "Prints a table of the plans and why the fastest wins. --json and --csv without FILE\n"
+        "print to stdout in place of the table. Files are written whole or not at all.");
+    CLI::Option* scenarios = app->add_option("SCENARIO", run_.scenarios, "Scenario files");
+    scenarios->required()->type_name("FILE");
+    takes_file_.push_back(scenarios);
+    file(app, "-o,--output", run_.output, "Write the table to FILE in place of stdout");
+    file(app, "--json", run_.json, "Write all results as result/1")->expected(0, 1);
+    file(app, "--csv", run_.csv, "Write one row a plan and variant as CSV")->expected(0, 1);
+    file(app, "--trace", run_.trace, "Write the fastest plan's timeline for Perfetto");
+    file(app, "--plan-out", run_.plan_out, "Write the fastest plan as plan/1");
+    choice(app, "--fidelity", texts_.fidelity, kFidelities,
+           "Simulate one of identical replicas, every replica, or every GPU");
+    choice(app, "--collectives", texts_.collectives, kCollectives,
+           "Collectives as one long flow an edge, or step by step");
+    value(app, "--shard", texts_.shard, "I/N", "Only the I-th of N shares of the variants");
+    value(app, "-j,--jobs", run_.jobs, "N", "Worker processes (default: all cores)")
+        ->check([](const std::string& text) -> std::string {
+          return positive(text) ? "" : "\"" + text + "\" is not a positive number";
+        });
+    app->add_flag("--no-what-if", run_.no_what_if, "Leave out what-ifs and sweeps");
+    app->add_flag("-v,--verbose", run_.verbose, "Say where the program's own time goes");
+    app->add_flag("-q,--quiet", run_.quiet, "No progress, notes or hints");
+    app->add_flag("--wide", run_.wide, "All columns, however wide");
+    app->add_flag("-f,--force", run_.force, "Overwrite existing files");
+    color(app);
+  }
+
+  void add_check() {
+    CLI::App* app = command(
+        "check", "Validate scenario files without simulating",
+        "Prints every problem with its place, and what follows from the files: parameters,\n"
+        "ranks per node, memory per rank.");
+    CLI::Option* files = app->add_option("FILE", check_.files, "Scenario files");
+    files->type_name("FILE");
+    takes_file_.push_back(files);
+    app->add_flag("--schema", check_.schema, "Print the JSON Schema of scenario files");
+    app->add_flag("--reference", check_.reference, "Print the reference of scenario files");
+    app->add_flag("-q,--quiet", check_.quiet, "Only problems");
+    app->add_flag("--wide", check_.wide, "All columns, however wide");
+    color(app);
+  }
+
+  void add_list() {
+    CLI::App* app = command("list", "Name the models, GPUs, nodes, … that are known", "");
+    choice(app, "WHAT", list_.what, listable(), "What to list");
+    app->add_flag("--wide", list_.wide, "All columns, however wide");
+    color(app);
+  }
+
+  void add_topology() {
+    CLI::App* app = command("topology", "Analyse the cluster of a scenario as a graph", "");
+    CLI::Option* scenario = app->add_option("SCENARIO", topology_.scenario, "Scenario file");
+    scenario->required()->type_name("FILE");
+    takes_file_.push_back(scenario);
+    file(app, "--dot", topology_.dot, "Write the graph for Graphviz");
+    app->add_flag("-f,--force", topology_.force, "Overwrite an existing file");
+    color(app);
+  }
+
+  void add_doctor() {
+    CLI::App* app = command("doctor", "Say what this machine offers and what is missing", "");
+    app->add_flag("--json", doctor_.json, "Print as JSON");
+  }
+
+  void add_shell_help() {
+    CLI::App* app = command("completion", "Print a completion script for a shell",
+                            "bash: source <(rehearse completion bash)");
+    choice(app, "SHELL", completion_.shell, kShells, "The shell")->required();
+    command("man", "Print the manual page (rehearse man | man -l -)", "");
+  }
+
+  static bool positive(const std::string& text) {
+    int number = 0;
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return fault == std::errc() && end == text.data() + text.size() && number > 0;
+  }
+
+  static std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+  CLI::App* active() {
+    const auto used = app_.get_subcommands();
+    return used.empty() ? &app_ : used.front();
+  }
+  std::string help_text() { return active()->help(active() == &app_ ? "" : "rehearse"); }
+  std::string help_command() {
+    return active() == &app_ ? "rehearse --help" : "rehearse " + active()->get_name() + " --help";
+  }
+
+  /// Something on the line that is neither a known command nor a known option.
+  UsageError unexpected() {
+    const std::vector<std::string> rest = app_.remaining(true);
+    const std::string word = rest.empty() ? "" : rest.front();
+    const bool is_option = word.starts_with("-");
+    std::vector<std::string> known;
+    if (is_option) {
+      for (const OptionInfo& option : describe(*active()).options)
+        known.insert(known.end(), option.names.begin(), option.names.end());
+    } else if (active() == &app_) {
+      for (CLI::App* command : app_.get_subcommands({})) known.push_back(command->get_name());
+    }
+    const std::string what = is_option ? "option" : active() == &app_ ? "command" : "argument";
+    const std::string near = did_you_mean(is_option ? word.substr(0, word.find('=')) : word, known);
+    return UsageError("unknown " + what + " \"" + printable(word) + "\"",
+                      near.empty() ? "see: " + help_command() : "did you mean " + near + "?");
+  }
+
+  Command chosen() {
+    const std::string name = active()->get_name();
+    if (name == "run") return finish_run();
+    const ColorMode color = color_mode();
+    check_.color = list_.color = topology_.color = color;
+    if (name == "check") {
+      if (check_.files.empty() && !check_.schema && !check_.reference)
+        throw UsageError("check needs a scenario file", "or --schema, or --reference");
+      return check_;
+    }
+    if (name == "list") return list_;
+    if (name == "topology") return topology_;
+    if (name == "doctor") return doctor_;
+    if (name == "completion") return completion_;
+    if (name == "man") return ManOptions{};
+    return ShowText{overview_text()};
+  }
+
+  ColorMode color_mode() const {
+    return texts_.color == "always"  ? ColorMode::Always
+           : texts_.color == "never" ? ColorMode::Never
+                                     : ColorMode::Auto;
+  }
+
+  Command finish_run() {
+    CLI::App* app = app_.get_subcommand("run");
+    run_.color = color_mode();
+    run_.lowering.fidelity = texts_.fidelity == "full"       ? Fidelity::Full
+                             : texts_.fidelity == "replicas" ? Fidelity::Replicas
+                                                             : Fidelity::Folded;
+    run_.lowering.collectives =
+        texts_.collectives == "stepwise" ? CollectiveDetail::Stepwise : CollectiveDetail::Fluid;
+    // An option without its optional FILE prints to stdout.
+    if (app->count("--json") > 0 && run_.json.empty()) run_.json = "-";
+    if (app->count("--csv") > 0 && run_.csv.empty()) run_.csv = "-";
+    if ((run_.json == "-") + (run_.csv == "-") + (run_.trace == "-") + (run_.plan_out == "-") > 1)
+      throw UsageError("only one result can go to stdout", "give the others a file");
+    if (!texts_.shard.empty()) run_.shard = parse_shard(texts_.shard);
+    return run_;
+  }
+
+  static Shard parse_shard(const std::string& text) {
+    const std::size_t slash = text.find('/');
+    const std::string index = text.substr(0, slash);
+    const std::string count = slash == std::string::npos ? "" : text.substr(slash + 1);
+    Shard shard;
+    if (positive(index) && positive(count)) {
+      shard = {std::stoi(index), std::stoi(count)};
+      if (shard.index <= shard.count) return shard;
+    }
+    throw UsageError("--shard: \"" + printable(text) + "\" is not I/N with 1 <= I <= N",
+                     "the second of four shares is --shard 2/4");
+  }
+
+  CommandInfo describe(const CLI::App& app) const {
+    CommandInfo info{.name = app.get_name(),
+                     .help = app.get_description(),
+                     .details = app.get_footer(),
+                     .options = {}};
+    for (const CLI::Option* option : app.get_options()) {
+      OptionInfo described;
+      for (const std::string& name : option->get_snames()) described.names.push_back("-" + name);
+      for (const std::string& name : option->get_lnames()) described.names.push_back("--" + name);
+      if (option->get_expected_max() > 0) described.value = option->get_type_name();
+      if (described.names.empty()) described.value = option->get_name();
+      described.help = option->get_description();
+      if (const auto known = choices_.find(option); known != choices_.end())
+        described.choices = known->second;
+      described.takes_file =
+          std::find(takes_file_.begin(), takes_file_.end(), option) != takes_file_.end();
+      info.options.push_back(std::move(described));
+    }
+    return info;
+  }
+
+  CLI::App app_;
+  Texts texts_;
+  RunOptions run_;
+  CheckOptions check_;
+  ListOptions list_;
+  TopologyOptions topology_;
+  DoctorOptions doctor_;
+  CompletionOptions completion_;
+  std::map<const CLI::Option*, Choices> choices_;
+  std::vector<const CLI::Option*> takes_file_;
+};
+
+}  // namespace
+
+Command parse_command_line(const std::vector<std::string>& arguments) {
+  return Parser().parse(arguments);
+}
+
+CommandTree command_tree() { return Parser().tree(); }
+
+std::string program_version() { return REHEARSE_VERSION; }
+
+std::string boost_version() {
+  std::string version = BOOST_LIB_VERSION;  // "1_74"
+  std::replace(version.begin(), version.end(), '_', '.');
+  return version;
+}
+
+std::string version_text() {
+  return "rehearse " + program_version() + " (" + REHEARSE_BUILD_TYPE + "; SimGrid " +
+         REHEARSE_SIMGRID_VERSION + "; Boost " + boost_version() + ")";
+}
+
+}  // namespace rehearse

@@ -1,0 +1,105 @@
+#pragma once
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "app/terminal.h"
+#include "strategies/lower.h"
+
+namespace rehearse {
+
+/// The i-th of n shares of a run's variants; 1 ≤ index ≤ count.
+struct Shard {
+  int index = 1;
+  int count = 1;
+};
+
+// What each command was asked to do. File names are as typed; "-" is stdout; empty: not asked.
+
+struct RunOptions {
+  std::vector<std::string> scenarios;
+  std::string output, json, csv, trace, plan_out;
+  LoweringOptions lowering;
+  Shard shard;
+  int jobs = 0;  ///< 0: all cores
+  bool no_what_if = false;
+  bool verbose = false, quiet = false, wide = false, force = false;
+  ColorMode color = ColorMode::Auto;
+};
+
+struct CheckOptions {
+  std::vector<std::string> files;
+  bool schema = false, reference = false, quiet = false, wide = false;
+  ColorMode color = ColorMode::Auto;
+};
+
+struct ListOptions {
+  std::string what;  ///< empty: what can be listed
+  bool wide = false;
+  ColorMode color = ColorMode::Auto;
+};
+
+struct TopologyOptions {
+  std::string scenario, dot;
+  bool force = false;
+  ColorMode color = ColorMode::Auto;
+};
+
+struct DoctorOptions {
+  bool json = false;
+};
+
+struct CompletionOptions {
+  std::string shell;
+};
+
+struct ManOptions {};
+
+/// `--help`, `--version` and a bare `rehearse`: text for stdout.
+struct ShowText {
+  std::string text;
+};
+
+using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions,
+                             DoctorOptions, CompletionOptions, ManOptions>;
+
+/// A command line that cannot be understood; `hint` may be empty.
+class UsageError : public std::runtime_error {
+ public:
+  UsageError(const std::string& message, std::string hint)
+      : std::runtime_error(message), hint_(std::move(hint)) {}
+  const std::string& hint() const { return hint_; }
+
+ private:
+  std::string hint_;
+};
+
+/// Throws UsageError. Arguments as in main, the program's name first.
+Command parse_command_line(const std::vector<std::string>& arguments);
+
+/// The option tree as data: completions and the manual page are printed from it.
+struct OptionInfo {
+  std::vector<std::string> names;  ///< "--json", "-o"; empty: positional
+  std::string value;               ///< "FILE"; empty: a switch
+  std::string help;
+  std::vector<std::string> choices;
+  bool takes_file = false;
+};
+struct CommandInfo {
+  std::string name, help, details;
+  std::vector<OptionInfo> options;
+};
+struct CommandTree {
+  CommandInfo program;
+  std::vector<CommandInfo> commands;
+};
+CommandTree command_tree();
+
+/// "rehearse 0.1.0 (Release; SimGrid 3.32; Boost 1.74)".
+std::string version_text();
+std::string program_version();
+std::string boost_version();
+
+}  // namespace rehearse

@@ -1,0 +1,29 @@
+#include "app/overview.h"
+
+namespace rehearse {
+
+std::string overview_text() {
+  return R"(rehearse: rehearse a distributed LLM training run before paying for it
+
+  rehearse run scenarios/gpt3-175b-dgx-h100.json     compare plans on 128 DGX H100
+  rehearse run scenarios/desktop.json --trace t.json see where a step's time goes
+  rehearse check my-scenario.json                    find mistakes before simulating
+
+commands
+  run         simulate a scenario: its plans, what-ifs and sweeps
+  check       validate scenario files, print what follows from them
+  topology    analyse a scenario's cluster as a graph
+  list        models, GPUs, nodes, topologies, strategies, scenarios
+  doctor      what this machine offers
+
+rehearse COMMAND --help says more.
+)";
+}
+
+const std::vector<std::string>& listable() {
+  static const std::vector<std::string> names{"models",     "gpus",       "nodes",
+                                              "topologies", "strategies", "scenarios"};
+  return names;
+}
+
+}  // namespace rehearse
