@@ -55,7 +55,7 @@ class PlanChecker {
       add("/dropout", fmt::format("a dropout of {} is not a share of activations", plan_.dropout),
           "0 or more and less than 1");
     if (!(plan_.bucket_bytes >= 0 && std::isfinite(plan_.bucket_bytes)))
-      add("/bucket_bytes", "a gradient bucket cannot have a negative or endless size",
+      add("/bucket", "a gradient bucket cannot have a negative or endless size",
           "0 lets the program choose");
   }
 
@@ -114,7 +114,7 @@ class PlanChecker {
     for (int i = 0; i < kAxisCount; ++i)
       if (static_cast<int>(sorted[static_cast<std::size_t>(i)]) != i)
         return add("/rank_order", "the rank order must name each axis once",
-                   "tensor, context, data and pipeline in some order");
+                   "\"tp-cp-dp-pp\" in any order");
   }
 
   /// Sizes that tensor ranks share evenly.
