@@ -1,7 +1,7 @@
 #include "strategies/collective_cost.h"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 
 #include "plan/ensure.h"
 #include "strategies/edge_traffic.h"
@@ -34,7 +34,8 @@ constexpr double kProxyMessage_s = 1e-6, kProxyMessageAmd_s = 2e-6;
 constexpr double kNvlsTreeHop_s = 2 * 20.9e-6;
 constexpr double kNvlsTreeSlowdown = 1.07;
 
-double levels(int nodes) { return std::floor(std::log2(nodes)); }
+/// ⌊log2 nodes⌋, the height of a tree over nodes.
+double levels(int nodes) { return std::bit_width(static_cast<unsigned>(nodes)) - 1; }
 
 /// Steps between nodes one after the other, for ways longer than the tuned one.
 double node_steps(CollectiveKind kind, Algorithm algorithm, int nodes) {
@@ -46,7 +47,7 @@ double node_steps(CollectiveKind kind, Algorithm algorithm, int nodes) {
     case Algorithm::NvlsTree:
       return 2 * levels(nodes);
     case Algorithm::Pat:
-      return std::ceil(std::log2(nodes));
+      return std::bit_width(static_cast<unsigned>(nodes - 1));  // ⌈log2 nodes⌉
     case Algorithm::Direct:
       break;
   }

@@ -1,6 +1,7 @@
 #include "strategies/nccl_tuning.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 
@@ -186,7 +187,7 @@ double latency_us(const Entry& e) {
   const double nodes = e.shape.nodes, ppn = e.shape.ranks_per_node;
   double intra = e.graphs.intra_is_nvlink ? row.nvlink[p] : row.pci[p];
   const double inter = ppn == 1 ? kTree.net[p] : row.net[p];
-  const double hops = std::floor(std::log2(nodes));
+  const double hops = std::bit_width(static_cast<unsigned>(e.shape.nodes)) - 1;  // ⌊log2 nodes⌋
   switch (e.algorithm) {
     case Algorithm::Ring: {
       if (e.kind == CollectiveKind::Broadcast)  // the same channels everywhere: one hop counts
@@ -214,8 +215,9 @@ double latency_us(const Entry& e) {
 
 /// Corrections applied when a call is costed (ncclTopoGetAlgoTime).
 double tree_share(Protocol protocol, double bytes) {
-  const double i = std::floor(std::log2(bytes / 64));
-  if (i < 0 || i >= kTreeSizes) return 1;
+  if (bytes < 64) return 1;
+  const int i = std::ilogb(bytes / 64);
+  if (i >= kTreeSizes) return 1;
   return kTreeShare[index(protocol)][static_cast<std::size_t>(i)];
 }
 

@@ -1,8 +1,8 @@
 #include "strategies/collective_cost.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <vector>
 
 #include "strategies/edge_traffic.h"
@@ -161,16 +161,16 @@ TEST_CASE("Faster links never slow a large message down") {
   }
 }
 
-TEST_CASE("A choice is cheap to make and cheaper to evaluate") {
+TEST_CASE("A choice costs microseconds at most") {
   const CommunicatorShape shape = h100(128, 8);
   constexpr int kCalls = 20000;
   double sum = 0;
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // processor time: other programs do not count
   for (int i = 0; i < kCalls; ++i) sum += seconds(Kind::AllReduce, shape, 1e6 + i);
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  const double each_s = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC / kCalls;
   CHECK(sum > 0);
-  WARN("a choice takes " << taken.count() / kCalls * 1e9 << " ns");
-  CHECK(taken.count() / kCalls < 20e-6);  // generous: debug builds and sanitizers
+  WARN("a choice takes " << each_s * 1e9 << " ns");
+  CHECK(each_s < 20e-6);  // generous: debug builds and sanitizers
 }
 
 }  // namespace rehearse
