@@ -6,12 +6,13 @@
 
 // How the analysis stays fast at thousands of nodes without being an estimate:
 // - Bisection: the ports of one switch that belong to the same half are one terminal with their
-//   total rate. Nothing is lost: all GPUs of a half are joined to the same super-source (or sink),
-//   so a minimal cut never runs inside a node, and the edges from a half's ports to a switch are
-//   parallel.
-// - Diameter: the ways from all ports of one switch are the same but for the NICs, so two ports a
-//   switch stand for all. Beyond kMostSources ports the sources are an even sample (all ports stay
-//   targets); the fabrics built here look the same from every full leaf, router or group.
+//   total rate. Nothing is lost: all GPUs of a half are joined to the same super-source (or sink)
+//   and ports are no faster than their GPUs' slots, so a minimal cut never runs inside a node, and
+//   the edges from a half's ports to a switch are parallel.
+// - Diameter: the ways from all ports of one switch are the same but for the NICs, so two ports of
+//   each node group at each switch stand for all. Beyond kMostSources ports the sources are an even
+//   sample (all ports stay targets); the fabrics built here look the same from every full leaf,
+//   router or group.
 
 namespace rehearse {
 namespace {
@@ -56,11 +57,11 @@ Bisection bisect_gpus(const Cluster::Impl& impl, const ClusterGraph& graph) {
 }
 
 Bisection bisect_fabric(const Cluster::Impl& impl) {
-  const std::vector<double> limits = port_limits_bytes_per_s(impl);
   std::map<std::int32_t, double> rates[2];
-  for (std::size_t p = 0; p < limits.size(); ++p) {
-    const int half = impl.table.ports[p].node < impl.node_count() / 2 ? 0 : 1;
-    rates[half][impl.fabric->switch_of(static_cast<std::int32_t>(p))] += limits[p];
+  for (std::size_t p = 0; p < impl.table.ports.size(); ++p) {
+    const Port& port = impl.table.ports[p];
+    rates[port.node < impl.node_count() / 2 ? 0 : 1]
+         [impl.fabric->switch_of(static_cast<std::int32_t>(p))] += port.bandwidth_bytes_per_s;
   }
   Terminals halves[2];
   for (int half = 0; half < 2; ++half)
@@ -86,11 +87,14 @@ void include_local_ways(const Cluster::Impl& impl, Diameter& diameter) {
   }
 }
 
-/// The first and the last port of each switch.
+/// The first and the last port of each node group at each switch.
 std::vector<std::int32_t> representative_ports(const Cluster::Impl& impl) {
-  std::map<std::int32_t, std::pair<std::int32_t, std::int32_t>> ends;
-  for (std::int32_t p = 0; p < static_cast<std::int32_t>(impl.table.ports.size()); ++p)
-    ends.try_emplace(impl.fabric->switch_of(p), p, p).first->second.second = p;
+  std::map<std::pair<std::int32_t, std::int32_t>, std::pair<std::int32_t, std::int32_t>> ends;
+  for (std::int32_t p = 0; p < static_cast<std::int32_t>(impl.table.ports.size()); ++p) {
+    const std::int32_t node = impl.table.ports[static_cast<std::size_t>(p)].node;
+    const std::int32_t group = impl.group_of_node[static_cast<std::size_t>(node)];
+    ends.try_emplace({impl.fabric->switch_of(p), group}, p, p).first->second.second = p;
+  }
   std::vector<std::int32_t> ports;
   for (const auto& [at, pair] : ends) {
     ports.push_back(pair.first);
@@ -111,7 +115,7 @@ ClusterGraph representative_graph(const Cluster::Impl& impl, const std::vector<s
     append_edge(parts, vertex, impl.fabric->switch_of(port), impl.nic_link(port), impl.links);
     append_edge(parts, impl.fabric->switch_of(port), vertex, impl.nic_link(port) + 1, impl.links);
   }
-  return ClusterGraph(std::move(parts.vertices), parts.edges, false);
+  return ClusterGraph(std::move(parts.vertices), std::move(parts.edges));
 }
 
 void include_fabric_ways(const Cluster::Impl& impl, Diameter& diameter) {

@@ -48,7 +48,7 @@ void plug_node(Cluster::Impl& impl, std::int32_t node) {
     impl.port_of_gpu.push_back(first + port);
     ++users[static_cast<std::size_t>(port)];
   }
-  if (!spec.nvswitch || spec.gpu.pcie_bandwidth_bytes_per_s <= 0) return;
+  if (spec.gpu.pcie_bandwidth_bytes_per_s <= 0) return;
   for (int i = 0; i < ports; ++i) {
     double& bandwidth = impl.table.ports[static_cast<std::size_t>(first + i)].bandwidth_bytes_per_s;
     bandwidth = std::min(bandwidth,

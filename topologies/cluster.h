@@ -115,11 +115,11 @@ struct Route {
 /// Routes:
 /// - inside a node: [NvlinkUp, NvlinkDown], or [PcieUp, PcieDown] without NVSwitch;
 /// - between nodes: [NicUp, … fabric …, NicDown], on nodes without NVSwitch with PcieUp before and
-///   PcieDown after, since there the same slot carries both kinds of traffic. NVSwitch nodes have
-///   a PCIe path a GPU for the NIC alone; where it is narrower than the NIC, it is the NIC's rate.
-/// NICs that belong to one GPU are one link of their total rate. A transfer leaves through the NIC
-/// of its own GPU and arrives through that of the receiver; forwarding over NVLink to a GPU on the
-/// right rail first (NCCL's PXN) is a choice of who sends, made above.
+///   PcieDown after, since there the same slot carries both kinds of traffic.
+/// NICs that belong to one GPU are one link of their total rate, and no link of NICs is faster than
+/// the PCIe slots of the GPUs that use it. A transfer leaves through the NIC of its own GPU and
+/// arrives through that of the receiver; forwarding over NVLink to a GPU on the right rail first
+/// (NCCL's PXN) is a choice of who sends, made above.
 /// The latency of a route is the sum of its links'.
 class Cluster {
  public:

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "plan/ensure.h"
 #include "topologies/cluster_impl.h"
 #include "topologies/graph.h"
@@ -67,7 +65,7 @@ ClusterGraph graph_of_custom(const Cluster::Impl& impl) {
   for (std::size_t link = 0; link < impl.links.size(); ++link)
     append_edge(parts, impl.custom->from[link], impl.custom->to[link],
                 static_cast<std::int32_t>(link), impl.links);
-  return ClusterGraph(std::move(parts.vertices), parts.edges, true);
+  return ClusterGraph(std::move(parts.vertices), std::move(parts.edges));
 }
 
 }  // namespace
@@ -85,7 +83,7 @@ ClusterGraph cluster_graph(const Cluster::Impl& impl) {
     append_nics(impl, first_switch, parts);
     impl.fabric->append_graph(impl.links, parts);
   }
-  return ClusterGraph(std::move(parts.vertices), parts.edges, false);
+  return ClusterGraph(std::move(parts.vertices), std::move(parts.edges));
 }
 
 ClusterGraph cluster_graph(const Cluster& cluster) { return cluster_graph(cluster.impl()); }
@@ -93,21 +91,7 @@ ClusterGraph cluster_graph(const Cluster& cluster) { return cluster_graph(cluste
 ClusterGraph fabric_graph(const Cluster::Impl& impl) {
   GraphParts parts;
   impl.fabric->append_graph(impl.links, parts);
-  return ClusterGraph(std::move(parts.vertices), parts.edges, false);
-}
-
-std::vector<double> port_limits_bytes_per_s(const Cluster::Impl& impl) {
-  std::vector<double> slots(impl.table.ports.size(), 0);
-  for (std::int32_t gpu = 0; gpu < impl.gpu_count(); ++gpu) {
-    const NodeSpec& node = impl.group(impl.node_of_gpu[static_cast<std::size_t>(gpu)]).node;
-    const auto port = static_cast<std::size_t>(impl.port_of_gpu[static_cast<std::size_t>(gpu)]);
-    slots[port] += node.gpu.pcie_bandwidth_bytes_per_s;
-  }
-  for (std::size_t p = 0; p < slots.size(); ++p) {
-    const double nics = impl.table.ports[p].bandwidth_bytes_per_s;
-    slots[p] = slots[p] > 0 ? std::min(slots[p], nics) : nics;
-  }
-  return slots;
+  return ClusterGraph(std::move(parts.vertices), std::move(parts.edges));
 }
 
 std::string vertex_name(const Cluster& cluster, const GraphVertex& vertex) {

@@ -57,7 +57,4 @@ ClusterGraph cluster_graph(const Cluster::Impl& impl);
 /// The switches alone; switch s is vertex s. REQUIRES: the cluster has a fabric.
 ClusterGraph fabric_graph(const Cluster::Impl& impl);
 
-/// What the NICs of a port can move: no more than the PCIe slots of the GPUs that use them.
-std::vector<double> port_limits_bytes_per_s(const Cluster::Impl& impl);
-
 }  // namespace rehearse

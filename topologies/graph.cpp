@@ -68,11 +68,9 @@ struct ClusterGraph::Boosted {
   PropertyGraph graph;
 };
 
-ClusterGraph::ClusterGraph(std::vector<GraphVertex> vertices, const std::vector<GraphEdge>& edges,
-                           bool gpus_forward)
+ClusterGraph::ClusterGraph(std::vector<GraphVertex> vertices, std::vector<GraphEdge> edges)
     : vertices_(std::move(vertices)),
-      edges_(edges),
-      gpus_forward_(gpus_forward),
+      edges_(std::move(edges)),
       boosted_(std::make_unique<Boosted>(vertices_.size())) {
   PropertyGraph& graph = boosted_->graph;
   for (std::size_t v = 0; v < vertices_.size(); ++v) graph[v] = vertices_[v];
@@ -91,9 +89,6 @@ ShortestWays ClusterGraph::shortest_ways(std::int32_t from, WayOrder order) cons
   const auto source = static_cast<std::size_t>(from);
   const bool by_hops = order == WayOrder::FewestHops;
   const auto length_of = [&](const EdgeDescriptor& edge) -> Length {
-    const std::size_t start = boost::source(edge, graph);
-    if (!gpus_forward_ && start != source && graph[start].kind == VertexKind::Gpu)
-      return {kInfinity, kInfinity};
     const double hops = graph[edge].edge.link.value >= 0 ? 1 : 0;
     const double latency = graph[edge].edge.latency_s;
     return by_hops ? Length{hops, latency} : Length{latency, hops};

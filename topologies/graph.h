@@ -50,9 +50,7 @@ enum class WayOrder : std::uint8_t { FewestHops, LeastLatency };
 /// algorithms. Vertices and edges keep the numbers in which they were given.
 class ClusterGraph {
  public:
-  /// `gpus_forward`: ways may lead through GPUs (custom graphs). Elsewhere GPUs are end points.
-  ClusterGraph(std::vector<GraphVertex> vertices, const std::vector<GraphEdge>& edges,
-               bool gpus_forward);
+  ClusterGraph(std::vector<GraphVertex> vertices, std::vector<GraphEdge> edges);
   ~ClusterGraph();
   ClusterGraph(ClusterGraph&&) noexcept;
   ClusterGraph& operator=(ClusterGraph&&) noexcept;
@@ -79,7 +77,6 @@ class ClusterGraph {
   struct Boosted;
   std::vector<GraphVertex> vertices_;
   std::vector<GraphEdge> edges_;
-  bool gpus_forward_;
   std::unique_ptr<Boosted> boosted_;
 };
 
