@@ -16,6 +16,13 @@ std::string lowered(std::string_view text) {
   return result;
 }
 
+/// Letters that two texts share at their begin: people mistype later letters more often.
+std::size_t common_start(std::string_view a, std::string_view b) {
+  std::size_t length = 0;
+  while (length < std::min(a.size(), b.size()) && lower(a[length]) == lower(b[length])) ++length;
+  return length;
+}
+
 /// A list of names longer than this is no help.
 constexpr std::size_t kShortList = 12;
 
@@ -46,15 +53,18 @@ int edit_distance(std::string_view a, std::string_view b, int limit) {
 std::string did_you_mean(std::string_view text, const std::vector<std::string>& known) {
   if (text.empty()) return "";
   // Three edits turn any three-letter word into any other: short names must be nearer.
-  const int limit = std::clamp(static_cast<int>(text.size()) / 2, 1, 3);
+  const int limit = std::min(static_cast<int>(text.size()) / 2, 3);
   int nearest = limit + 1;
+  std::size_t common = 0;
   const std::string* best = nullptr;
   int starting = 0;
   const std::string* start = nullptr;
   for (const std::string& name : known) {
     const int distance = edit_distance(text, name, limit);
-    if (distance < nearest) {
+    const std::size_t same = common_start(text, name);
+    if (distance < nearest || (distance == nearest && distance <= limit && same > common)) {
       nearest = distance;
+      common = same;
       best = &name;
     }
     if (text.size() >= 2 && lowered(name).rfind(lowered(text), 0) == 0) {

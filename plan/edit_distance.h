@@ -11,7 +11,8 @@ namespace rehearse {
 int edit_distance(std::string_view a, std::string_view b, int limit);
 
 /// The known name that was probably meant: the only one that starts with `text`, or the nearest
-/// within three edits (fewer for short names); the first of equals. Empty if none is near.
+/// within three edits (fewer for short names); of equals the one with the longest common begin,
+/// then the first. Empty if none is near.
 std::string did_you_mean(std::string_view text, const std::vector<std::string>& known);
 
 /// A hint from it: `did you mean "x"?`, or the list of all names where it is short, or nothing.

@@ -38,13 +38,13 @@ std::string hint_at(std::string_view text, std::size_t token, std::string_view d
   if ((letter == ']' || letter == '}') && before(text, token) == ',')
     return "remove the comma before it: JSON has no comma behind the last item";
   if (letter == '\'') return "texts and keys stand in double quotes";
-  if (contains(detail, "expected string literal")) return "a key in double quotes belongs here";
+  if (contains(detail, "; expected string literal")) return "a key in double quotes belongs here";
   if (contains(detail, "invalid literal") && std::isalpha(static_cast<unsigned char>(letter)))
     return "texts and keys stand in double quotes; the only bare words are true, false and null";
-  if (contains(detail, "expected ','") || contains(detail, "expected '}'") ||
-      contains(detail, "expected ']'"))
+  if (contains(detail, "; expected ','") || contains(detail, "; expected '}'") ||
+      contains(detail, "; expected ']'"))
     return "a comma may be missing before it";
-  if (contains(detail, "expected ':'")) return "a colon belongs between a key and its value";
+  if (contains(detail, "; expected ':'")) return "a colon belongs between a key and its value";
   return "";
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "plan/hugging_face.h"
 #include "plan/model_catalogue.h"
 
 namespace rehearse {
@@ -15,7 +16,8 @@ const Names<Axis>& axis_names() {
 
 /// Fills what follows from other sizes and checks the invariants of Model.
 void check_model(Model& model, ObjectCheck& check) {
-  const bool whole = !check.has("base") && !check.has("hugging_face");
+  // A name alone, or a name with changes, has these from where it comes.
+  const bool whole = check.has("heads") && !check.has("base") && !check.has("hugging_face");
   if (whole && !check.has("kv_heads")) model.kv_heads = model.heads;
   if (whole && !check.has("head_dim")) {
     if (model.hidden % model.heads != 0) {
@@ -61,6 +63,15 @@ const FieldTable<Overlap>& overlap_table() {
           .boolean("pipeline", &Overlap::pipeline,
                    "activations are sent without stopping the sender");
   return table;
+}
+
+/// A model from a configuration file, found from the folder of the document that names it.
+bool fill_from_hugging_face(const std::string& path, Reading& reading, Model& model) {
+  Problems found;
+  const auto read = read_hugging_face_file((reading.folder() / path).string(), found);
+  for (const Problem& problem : found.all()) reading.pass_on(problem);
+  if (read) model = *read;
+  return read.has_value();
 }
 
 std::vector<std::string> model_names() {
@@ -151,6 +162,9 @@ const FieldTable<Model>& model_table() {
   static const FieldTable<Model> table =
       FieldTable<Model>("model", "A dense decoder-only transformer; sizes are counts of elements")
           .catalogue("model", find_model, model_names)
+          .origin("hugging_face", "configuration",
+                  "A Hugging Face config.json, found from the folder of this file",
+                  fill_from_hugging_face)
           .text("name", &Model::name, "what reports call it")
           .integer("layers", &Model::layers, {1, kMostLayers}, "transformer layers")
           .required()

@@ -40,8 +40,10 @@ void report_kind(const JsonValue& value, Reading& reading, const std::string& ex
                  std::string hint) {
   if (value.kind == JsonKind::Faulty) return;
   if (value.kind == JsonKind::Null && hint.empty()) hint = "leave the key out for its default";
-  reading.problem(value.offset, "must be " + expected + ", but is " + kind_phrase(value.kind),
-                  std::move(hint));
+  constexpr std::size_t kLongestText = 40;
+  std::string found = kind_phrase(value.kind);
+  if (value.is_text() && value.text.size() <= kLongestText) found += ' ' + json_quoted(value.text);
+  reading.problem(value.offset, "must be " + expected + ", but is " + found, std::move(hint));
 }
 
 bool read_integer(const JsonValue& value, Reading& reading, const Range& range,
@@ -111,7 +113,7 @@ bool read_boolean(const JsonValue& value, Reading& reading, bool& target) {
 
 bool read_text(const JsonValue& value, Reading& reading, std::string& target) {
   if (!value.is_text()) {
-    report_kind(value, reading, "text");
+    report_kind(value, reading, "text", value.is_number() ? "write it in double quotes" : "");
     return false;
   }
   target = value.text;

@@ -12,6 +12,10 @@ void Reading::problem(std::uint32_t offset, std::string message, std::string hin
   problems_.add(source_.problem_at(offset, pointer_, std::move(message), std::move(hint)));
 }
 
+void Reading::pass_on(const Problem& problem) {
+  if (++count_ < kMostProblems) problems_.add(problem);
+}
+
 Reading::Inside::Inside(Reading& reading, std::string_view key)
     : reading_(reading), length_(reading.pointer_.size()), partial_(reading.partial_) {
   reading.pointer_ += '/' + pointer_token(key);

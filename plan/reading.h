@@ -21,6 +21,8 @@ class Reading {
   /// A problem at a byte of the document, with the pointer of the value at hand. Beyond
   /// kMostProblems only the first that is left out is told.
   void problem(std::uint32_t offset, std::string message, std::string hint = "");
+  /// A problem of another file that this one names.
+  void pass_on(const Problem& problem);
   int problem_count() const { return count_; }
 
   const SourceText& source() const { return source_; }
