@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "plan/ensure.h"
 #include "strategies/edge_traffic.h"
@@ -21,9 +22,9 @@ constexpr double kNicGoodput = .96;
 /// One way between two GPUs in the networks NCCL's latencies were tuned on: InfiniBand over one
 /// switch. Longer ways add to every step between nodes.
 constexpr double kTunedWay_s = 2.3e-6;
-/// A Simple transfer between nodes: NCCL's base and network latency (src/graph/tuning.cc); 24 µs
-/// were measured for 2 KiB between two A100 nodes (vidur, send_recv).
-constexpr double kSendBetweenNodes_s = (8.4 + 14) * 1e-6;
+/// A Simple transfer: NCCL's base latency and, between nodes, its network latency
+/// (src/graph/tuning.cc); 24 µs were measured for 2 KiB between two A100 nodes (vidur, send_recv).
+constexpr double kSendBase_s = 8.4e-6, kSendNetwork_s = 14e-6;
 /// What the proxy thread spends on each further message of an all-to-all: NCCL's network overhead
 /// of a step on Intel and on AMD hosts (src/graph/tuning.cc).
 constexpr double kProxyMessage_s = 1e-6, kProxyMessageAmd_s = 2e-6;
@@ -101,18 +102,18 @@ CollectiveChoice point_to_point(const Call& call) {
   CurveTime inside;
   if (call.graphs.intra_is_nvlink && (all || shape.nodes == 1)) {
     inside = call.local(Algorithm::Direct, Protocol::Simple);
-    // Of a rank's n shares, R stay on the node.
-    inside.ramp_s *= per_node / n;
+    // Of a rank's n shares, R stay on the node; the ramp goes with the root of the size.
+    inside.ramp_s *= std::sqrt(per_node / n);
     inside.per_byte_s *= per_node / n;
   } else if (per_node > 1 && (all || shape.nodes == 1)) {
-    inside = {kSendBetweenNodes_s - 14e-6, 0, (all ? (per_node - 1) / n : 1) / call.pcie_rate()};
+    inside = {kSendBase_s, 0, (all ? (per_node - 1) / n : 1) / call.pcie_rate()};
   }
   if (shape.nodes == 1)
     return choice_of(call, Algorithm::Direct, Protocol::Simple, inside.start_s + inside.ramp_s,
                      inside.per_byte_s);
   const double messages = all ? n - per_node : 1;
   const double message_s = shape.amd_host ? kProxyMessageAmd_s : kProxyMessage_s;
-  const double latency_s = kSendBetweenNodes_s + (messages - 1) * message_s +
+  const double latency_s = kSendBase_s + kSendNetwork_s + (messages - 1) * message_s +
                            call.longer_way_s(Algorithm::Direct) + inside.ramp_s;
   const double nic = call.nic_s_per_byte(Algorithm::Direct, Protocol::Simple);
   return choice_of(call, Algorithm::Direct, Protocol::Simple, latency_s,
