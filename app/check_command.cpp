@@ -40,8 +40,8 @@ std::string facts_text(const ScenarioFile& file, const Scenario& scenario,
       fmt::format("  model     {}: {} parameters, {} layers of {} hidden\n", printable(model.name),
                   format_count(static_cast<double>(count_parameters(model).total())), model.layers,
                   model.hidden);
-  text += fmt::format("  cluster   {} GPUs on {} nodes, {} ranks a node\n", inspection.gpus,
-                      inspection.nodes, inspection.gpus / inspection.nodes);
+  text += fmt::format("  cluster   {} on {}, {} ranks a node\n", counted(inspection.gpus, "GPU"),
+                      counted(inspection.nodes, "node"), inspection.gpus / inspection.nodes);
   text += fmt::format("  workload  {} sequences of {} tokens a step ({} tokens)\n",
                       scenario.workload.global_batch, seq_len,
                       format_count(double(scenario.workload.global_batch) * seq_len));

@@ -43,6 +43,10 @@ ColumnUnit bytes_unit(double largest_bytes) {
   return unit(1e-3, "kB", largest_bytes);
 }
 
+std::string counted(int count, const char* noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string percent(double share) { return fmt::format("{:.1f}", 100 * share); }
 
 std::string difference(double value, double base) {

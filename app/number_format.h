@@ -18,6 +18,8 @@ ColumnUnit token_rate_unit(double largest_per_s);
 /// Bytes as GB (10⁹), MB or kB.
 ColumnUnit bytes_unit(double largest_bytes);
 
+/// "1 node", "128 nodes".
+std::string counted(int count, const char* noun);
 /// "45.1"; a share of 1 as 100.0.
 std::string percent(double share);
 /// "+38.2 %" of `value` over `base`; "=" where both are the same to 0.05 %.

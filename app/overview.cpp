@@ -15,6 +15,7 @@ commands
   topology    analyse a scenario's cluster as a graph
   list        models, GPUs, nodes, topologies, strategies, scenarios
   doctor      what this machine offers
+  completion  for bash, zsh and fish; man: the manual page
 
 rehearse COMMAND --help says more.
 )";

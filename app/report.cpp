@@ -23,11 +23,11 @@ std::string head_of(const ScenarioSummary& scenario, const VariantResult& base,
   std::string text = toned(printable(scenario.title), Tone::Strong, style.color) + "\n";
   if (!scenario.description.empty())
     text += wrapped(printable(scenario.description), kTextWidth, 0) + "\n";
-  text +=
-      fmt::format("{} ({} parameters) · {} GPUs on {} nodes · {} sequences of {} tokens a step\n",
-                  printable(asked.model.name),
-                  format_count(static_cast<double>(count_parameters(asked.model).total())),
-                  base.gpus, base.nodes, asked.workload.global_batch, seq_len);
+  text += fmt::format("{} ({} parameters) · {} on {} · {} sequences of {} tokens a step\n",
+                      printable(asked.model.name),
+                      format_count(static_cast<double>(count_parameters(asked.model).total())),
+                      counted(base.gpus, "GPU"), counted(base.nodes, "node"),
+                      asked.workload.global_batch, seq_len);
   return text;
 }
 

@@ -26,7 +26,8 @@ double step_of(const PlanOutcome& plan) { return plan.metrics.step_time_s; }
 /// "61.2/80" in GB.
 std::string memory_cell(const PlanOutcome& outcome) {
   const StageReport& stage = fullest_stage(outcome);
-  return fmt::format("{:.1f}/{:.0f}", stage.memory.total_bytes() * 1e-9,
+  const double used_gb = stage.memory.total_bytes() * 1e-9;
+  return fmt::format("{:.{}f}/{:.0f}", used_gb, used_gb < 1000 ? 1 : 0,
                      stage.memory_capacity_bytes * 1e-9);
 }
 
@@ -113,7 +114,8 @@ std::string plan_list(const VariantResult& variant) {
 }
 
 TextTable breakdown_table(const PlanOutcome& outcome) {
-  const ColumnUnit time = time_unit(step_of(outcome));
+  ColumnUnit time = time_unit(step_of(outcome));
+  ++time.decimals;  // parts are smaller than the step
   const DeviceMetrics mean = mean_device(outcome);
   TextTable table({{.title = "part", .align = Align::Left},
                    {.title = "time", .unit = time.unit},
@@ -127,7 +129,7 @@ TextTable breakdown_table(const PlanOutcome& outcome) {
     if (part.seconds == 0 && hidden_s == 0) continue;
     const double share = part.seconds / step_of(outcome);
     table.add_row({part.label, time.cell(part.seconds), percent(share),
-                   is_comm ? time.cell(hidden_s) : "", bar(share)},
+                   hidden_s > 0 ? time.cell(hidden_s) : "", bar(share)},
                   part.group == TimeGroup::Compute ? Tone::Plain : Tone::Warning);
   }
   table.add_row({"step", time.cell(step_of(outcome)), percent(1), "", ""}, Tone::Strong);

@@ -22,8 +22,6 @@ const FieldTable<WhatIf>& what_if_table() {
 }
 
 void check_scenario(const ScenarioText& text, ObjectCheck& check) {
-  if (check.has("plan") && check.has("plans"))
-    check.problem("plans", "the scenario has both plan and plans", "move the plan into plans");
   std::set<std::string> names;
   for (const Plan& plan : text.plans)
     if (!plan.name.empty() && !names.insert(plan.name).second)
@@ -65,6 +63,11 @@ const FieldTable<ScenarioText>& scenario_table() {
                 "values by JSON pointers, in every combination; lists inside \"zip\" advance "
                 "together")
           .default_note("none")
+          .shape([](ObjectCheck& check) {
+            if (check.has("plan") && check.has("plans"))
+              check.problem("plans", "the scenario has both plan and plans",
+                            "move the plan into plans");
+          })
           .check(check_scenario);
   return table;
 }

@@ -8,7 +8,8 @@
 namespace rehearse {
 namespace {
 
-constexpr std::size_t kGap = 2;
+/// Columns stand so far apart, or one apart where that makes room for all.
+constexpr std::size_t kWideGap = 2, kNarrowGap = 1;
 
 std::string padded(const std::string& text, std::size_t width, Align align) {
   const std::size_t used = display_width(text);
@@ -17,8 +18,8 @@ std::string padded(const std::string& text, std::size_t width, Align align) {
 }
 
 std::size_t total_width(const std::vector<std::size_t>& widths,
-                        const std::vector<std::size_t>& shown) {
-  std::size_t total = shown.empty() ? 0 : kGap * (shown.size() - 1);
+                        const std::vector<std::size_t>& shown, std::size_t gap) {
+  std::size_t total = shown.empty() ? 0 : gap * (shown.size() - 1);
   for (std::size_t column : shown) total += widths[column];
   return total;
 }
@@ -44,20 +45,24 @@ std::string clipped(const std::string& text, std::size_t width) {
 }
 
 std::string wrapped(const std::string& text, std::size_t width, std::size_t indent) {
-  std::string result;
-  std::size_t column = 0, position = 0;
+  // Spaces that the text begins with are kept.
+  std::size_t position = std::min(text.find_first_not_of(' '), text.size());
+  std::string result(position, ' ');
+  std::size_t column = position;
+  bool at_begin = true;
   while (position < text.size()) {
     std::size_t end = text.find(' ', position);
     if (end == std::string::npos) end = text.size();
     const std::string word = text.substr(position, end - position);
     const std::size_t word_width = display_width(word);
-    if (column > 0 && column + 1 + word_width > width) {
+    if (!at_begin && column + 1 + word_width > width) {
       result += '\n' + std::string(indent, ' ');
       column = indent;
-    } else if (column > 0) {
+    } else if (!at_begin) {
       result += ' ';
       ++column;
     }
+    at_begin = false;
     result += word;
     column += word_width;
     position = end + 1;
@@ -88,17 +93,17 @@ std::vector<std::size_t> TextTable::natural_widths() const {
 }
 
 std::vector<std::size_t> TextTable::shown_columns(std::vector<std::size_t>& widths,
-                                                  std::size_t available) const {
+                                                  std::size_t available, std::size_t gap) const {
   std::vector<std::size_t> shown(columns_.size());
   std::iota(shown.begin(), shown.end(), std::size_t{0});
   // First narrow what may be cut, then leave out what may be left out.
   for (std::size_t column : shown) {
-    const std::size_t excess = total_width(widths, shown);
+    const std::size_t excess = total_width(widths, shown, gap);
     const std::size_t least = columns_[column].least_width;
     if (excess <= available || least == 0 || widths[column] <= least) continue;
     widths[column] -= std::min(excess - available, widths[column] - least);
   }
-  while (total_width(widths, shown) > available) {
+  while (total_width(widths, shown, gap) > available) {
     const auto victim = std::max_element(shown.begin(), shown.end(), [&](auto a, auto b) {
       return columns_[a].droppable < columns_[b].droppable;
     });
@@ -111,13 +116,16 @@ std::vector<std::size_t> TextTable::shown_columns(std::vector<std::size_t>& widt
 std::string TextTable::text(std::size_t max_width, bool color, std::size_t indent) const {
   std::vector<std::size_t> widths = natural_widths();
   const std::size_t available = max_width == 0 ? SIZE_MAX : max_width - indent;
-  const std::vector<std::size_t> shown = shown_columns(widths, available);
+  std::vector<std::size_t> all(columns_.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  const std::size_t gap = total_width(widths, all, kWideGap) <= available ? kWideGap : kNarrowGap;
+  const std::vector<std::size_t> shown = shown_columns(widths, available, gap);
   std::string result;
 
   const auto add_line = [&](const auto& cell_of, Tone tone) {
     std::string line;
     for (std::size_t column : shown) {
-      if (column != shown.front()) line += std::string(kGap, ' ');
+      if (column != shown.front()) line += std::string(gap, ' ');
       line +=
           padded(clipped(cell_of(column), widths[column]), widths[column], columns_[column].align);
     }
@@ -134,9 +142,9 @@ std::string TextTable::text(std::size_t max_width, bool color, std::size_t inden
       continue;
     }
     const std::size_t first = widths[0];
-    const std::size_t rest = max_width == 0 ? SIZE_MAX : available - first - kGap;
+    const std::size_t rest = max_width == 0 ? SIZE_MAX : available - first - gap;
     const std::string line = padded(clipped(row.cells[0], first), first, columns_[0].align) +
-                             std::string(kGap, ' ') + clipped(row.sentence, rest);
+                             std::string(gap, ' ') + clipped(row.sentence, rest);
     result += std::string(indent, ' ') + toned(line, row.tone, color) + '\n';
   }
   return result;

@@ -43,7 +43,7 @@ class TextTable {
   };
   std::vector<std::size_t> natural_widths() const;
   std::vector<std::size_t> shown_columns(std::vector<std::size_t>& widths,
-                                         std::size_t available) const;
+                                         std::size_t available, std::size_t gap) const;
 
   std::vector<TextColumn> columns_;
   std::vector<Row> rows_;

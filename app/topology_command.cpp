@@ -19,7 +19,7 @@ std::string analysis_text(const Cluster& cluster) {
   const auto line = [&](const char* name, const std::string& value) {
     text += fmt::format("  {:<18}{}\n", name, value);
   };
-  line("GPUs", fmt::format("{} on {} nodes", cluster.gpu_count(), cluster.node_count()));
+  line("GPUs", fmt::format("{} on {}", cluster.gpu_count(), counted(cluster.node_count(), "node")));
   line("graph", fmt::format("{} vertices, {} directed edges", analysis.vertices, analysis.edges));
   line("bisection",
        fmt::format("{} ({} if only NICs limited)", format_rate(analysis.bisection_bytes_per_s),

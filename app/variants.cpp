@@ -241,15 +241,21 @@ std::string pointer_hint(const std::string& pointer, const Table& table, const J
       known.push_back(each);
   std::sort(known.begin(), known.end());
   known.erase(std::unique(known.begin(), known.end()), known.end());
-  std::string meant = did_you_mean(pointer, known);
-  if (meant.empty()) {
-    int same = 0;
-    for (const std::string& each : known) {
-      if (pointer_end(each, 1) != pointer_end(pointer, 1)) continue;
-      if (++same == 1) meant = each;
-    }
-    if (same == 0) return "pointers look like \"/cluster/nodes\"";
+  const std::string last = pointer_end(pointer, 1);
+  if (last == "base")
+    return "set " + json_quoted(pointer.substr(0, pointer.rfind('/'))) + " to the name instead";
+  // The right field at the wrong place is more likely than a field whose name is alike.
+  constexpr int kAnyDistance = 64;
+  std::string meant;
+  int nearest = kAnyDistance + 1;
+  for (const std::string& each : known) {
+    if (pointer_end(each, 1) != last) continue;
+    const int distance = edit_distance(pointer, each, kAnyDistance);
+    if (distance < nearest) meant = each;
+    nearest = std::min(nearest, distance);
   }
+  if (meant.empty()) meant = did_you_mean(pointer, known);
+  if (meant.empty()) return "pointers look like \"/cluster/nodes\"";
   return "did you mean \"" + meant + "\"?";
 }
 

@@ -149,19 +149,12 @@ class Evaluation {
     outcome_.phases.simulation_s = simulation.seconds();
 
     outcome_.assumptions = std::move(step.assumptions);
-    for (const CostModel* model : models) add_assumption(model->description());
     outcome_.executed_flops = step.executed_flops;
     fill_evidence(step.seconds_by_source);
     outcome_.devices = std::move(step.graph.devices);
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
     fill_busiest_links();
-  }
-
-  void add_assumption(std::string sentence) {
-    auto& known = outcome_.assumptions;
-    if (std::find(known.begin(), known.end(), sentence) == known.end())
-      known.push_back(std::move(sentence));
   }
 
   /// The busiest device speaks for its stage; the first of equals.
