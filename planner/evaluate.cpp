@@ -29,7 +29,8 @@ DeviceRates rates_of(const GpuSpec& gpu) {
           .fp16_flops = gpu.fp16_flops,
           .fp8_flops = gpu.fp8_flops,
           .memory_bandwidth_bytes_per_s = gpu.memory_bandwidth_bytes_per_s,
-          .streaming_multiprocessors = gpu.streaming_multiprocessors};
+          .streaming_multiprocessors = gpu.streaming_multiprocessors,
+          .compute_capability = gpu.compute_capability};
 }
 
 double peak_flops_of(const GpuSpec& gpu, Precision precision) {
