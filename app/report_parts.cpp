@@ -71,7 +71,7 @@ TextTable plans_table(const VariantResult& variant) {
                    {.title = "pipe", .unit = "%"},
                    {.title = "bubble", .unit = "%"},
                    {.title = "wait", .unit = "%"},
-                   {.title = "balance", .unit = "max/mean", .droppable = 1},
+                   {.title = "balance", .unit = "max/avg", .droppable = 1},
                    {.title = "memory", .unit = "GB/GPU"},
                    {.title = "fits"}});
   const auto winner = variant.winner();

@@ -6,6 +6,7 @@
 
 #include "plan/ensure.h"
 #include "plan/noun_tables.h"
+#include "plan/units.h"
 
 namespace rehearse {
 namespace {
@@ -167,11 +168,11 @@ std::string why_it_wins(const VariantResult& variant) {
   const double ratio = next.metrics.step_time_s / best.metrics.step_time_s;
   if (ratio < 1.0005 || saved_s(largest) <= 0)
     return fmt::format("{} and {} are equally fast.", name, next.plan.name);
+  const double spent_s = best_parts[largest].seconds;
   return fmt::format(
-      "{} is {:.2f} times as fast as {}, the next: a GPU spends {:.3g} s a step on {} instead of "
-      "{:.3g} s.",
-      name, ratio, next.plan.name, best_parts[largest].seconds, best_parts[largest].label,
-      next_parts[largest].seconds);
+      "{} is {:.2f} times as fast as {}, the next: a GPU spends {} a step on {} instead of {}.",
+      name, ratio, next.plan.name, spent_s > 0 ? format_seconds(spent_s) : "no time",
+      best_parts[largest].label, format_seconds(next_parts[largest].seconds));
 }
 
 bool is_infeasible(const RunResult& result) {
