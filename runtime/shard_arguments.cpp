@@ -57,7 +57,7 @@ std::vector<std::string> shard_command(const ShardRun& run, int rank, int size) 
   std::vector<std::string> command{run.program, "run"};
   command.insert(command.end(), run.passed.begin(), run.passed.end());
   const std::string share = std::to_string(rank + 1) + "/" + std::to_string(size);
-  command.insert(command.end(), {"--json", "-", "--shard", share});
+  command.insert(command.end(), {"--quiet", "--json", "-", "--shard", share});
   return command;
 }
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands in for `rehearse run SCENARIO --json - --shard I/N`. The scenario is a text file with one
+# Stands in for `rehearse run SCENARIO --quiet --json - --shard I/N`. The scenario is a text file with one
 # variant's name a line. Words in its name choose a fault:
 #   bad       every share prints a problem and exits 2
 #   crash     the second share is ended by a signal
@@ -12,6 +12,7 @@ shift 2
 while [ $# -gt 0 ]; do
   case $1 in
     --shard) shard=$2; shift 2 ;;
+    --quiet) shift ;;
     --json) [ "$2" = - ] || exit 64; shift 2 ;;
     *) exit 64 ;;
   esac

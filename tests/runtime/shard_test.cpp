@@ -76,8 +76,8 @@ TEST_CASE("every rank gets its share's command") {
   CHECK(run.force);
   CHECK(run.json == "-");
   CHECK(shard_command(run, 1, 4) == std::vector<std::string>{"/opt/rehearse", "run", "a.json",
-                                                             "--fidelity", "full", "--json", "-",
-                                                             "--shard", "2/4"});
+                                                             "--fidelity", "full", "--quiet",
+                                                             "--json", "-", "--shard", "2/4"});
 }
 
 TEST_CASE("the program beside this one is the default") {
