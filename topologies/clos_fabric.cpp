@@ -110,18 +110,24 @@ bool Clos::cable(const FabricSpec& spec, const ClosSizes& sizes, const PortTable
   hop_latency_s_ = hop_latency_s(spec);
   std::vector<double> capacity(static_cast<std::size_t>(leaves_), 0);
   std::vector<int> plugged(static_cast<std::size_t>(leaves_), 0);
+  int nics_a_port = 1;
   for (std::size_t p = 0; p < table.ports.size(); ++p) {
     const auto leaf = static_cast<std::size_t>(leaf_of_port_[p]);
     capacity[leaf] += table.ports[p].bandwidth_bytes_per_s / spec.oversubscription;
     plugged[leaf] += table.ports[p].nics;
+    nics_a_port = std::max(nics_a_port, table.ports[p].nics);
   }
   const int fullest = *std::max_element(plugged.begin(), plugged.end());
-  tier_width_ = std::max(1, static_cast<int>(std::ceil(fullest / spec.oversubscription - 1e-9)));
+  const auto uplinks_at = [&](int nics) {
+    return std::max(1, static_cast<int>(std::ceil(fullest / spec.oversubscription / nics - 1e-9)));
+  };
+  tier_width_ = uplinks_at(1);
   core_width_ = levels_ < 3 ? 1 : leaves_per_pod_;
   if (spec.spreading == Spreading::Ecmp) {
-    uplinks_ = tier_width_;
+    // The NICs of one GPU send at once: k of them are hashed together, to uplinks of k cables.
+    uplinks_ = uplinks_at(nics_a_port);
     cores_per_spine_ = core_width_;
-    core_width_ = tier_width_ = 1;
+    core_width_ = tier_width_ = nics_a_port;
   } else {
     core_width_ *= tier_width_;
   }

@@ -11,8 +11,13 @@
 // group that is not full the spare local ports those between its switches.
 //
 // Global cable c of group G (0 ≤ c < a·h, at switch ⌊c/h⌋) is the j-th of the m = ⌊a·h/(groups−1)⌋
-// cables to group H when c = o·m + j, with o = (H−G−1) mod groups. Routes are minimal: at most one
-// local hop, one global, one local; among equally short ones by hash.
+// cables to group H when c = o·m + j, with o = (H−G−1) mod groups. With adaptive spreading those
+// that join the same two switches are one link. Routes are minimal: at most one local hop, one
+// global, one local; among equally short ones by hash.
+// (Two global cables through a third group can be a hop shorter; minimal routing does not use them.)
+//
+// Where a GPU has k NICs, all of this counts ports of k times the rate, P/k of them a switch: its
+// traffic leaves over all its NICs at once.
 
 namespace rehearse {
 namespace {
@@ -80,7 +85,7 @@ class Dragonfly : public Fabric {
     const Range here = cables_at(from, from_group, to_group);
     const Range there = cables_at(to, to_group, from_group);
     Range best{std::max(here.begin, there.begin), std::min(here.end, there.end)};
-    if (best.empty()) best = !here.empty() ? here : there;
+    if (best.empty()) best = here.empty() || (!there.empty() && hash >> 63 != 0) ? there : here;
     if (best.empty()) best = {0, sizes_.cables_a_pair};
     return best.begin +
            static_cast<std::int32_t>(hash % static_cast<std::uint64_t>(best.end - best.begin));
@@ -90,13 +95,17 @@ class Dragonfly : public Fabric {
     return first_local_ + from * (a - 1) + (place < from % a ? place : place - 1);
   }
   std::int32_t global_link(std::int32_t group, std::int32_t other, std::int32_t j) const {
-    return first_global_ +
-           (group * (sizes_.groups - 1) + offset(group, other)) * sizes_.cables_a_pair + j;
+    return link_of_cable_[static_cast<std::size_t>(
+        (group * (sizes_.groups - 1) + offset(group, other)) * sizes_.cables_a_pair + j)];
   }
+  /// The links from one group to another: cables one by one, or those that join the same switches.
+  void append_global_links(std::int32_t group, std::int32_t other, double cable_rate, bool trunks,
+                           std::vector<Link>& links);
 
   DragonflySizes sizes_;
   std::vector<std::int32_t> switch_of_port_;
-  std::int32_t first_local_ = 0, first_global_ = 0;
+  std::int32_t first_local_ = 0;
+  std::vector<std::int32_t> link_of_cable_;  ///< [group][offset][cable]
   double hop_latency_s_ = 0;
 };
 
@@ -115,14 +124,26 @@ Dragonfly::Dragonfly(const FabricSpec& spec, const DragonflySizes& sizes,
                        .latency_s = hop_latency_s_,
                        .owner = s,
                        .index = i});
-  first_global_ = static_cast<std::int32_t>(links.size());
+  const bool trunks = spec.spreading == Spreading::Adaptive;
   for (std::int32_t g = 0; g < sizes_.groups; ++g)
-    for (std::int32_t i = 0; i < (sizes_.groups - 1) * sizes_.cables_a_pair; ++i)
+    for (std::int32_t o = 0; o + 1 < sizes_.groups; ++o)
+      append_global_links(g, (g + o + 1) % sizes_.groups, cable_rate, trunks, links);
+}
+
+void Dragonfly::append_global_links(std::int32_t group, std::int32_t other, double cable_rate,
+                                    bool trunks, std::vector<Link>& links) {
+  for (std::int32_t j = 0; j < sizes_.cables_a_pair; ++j) {
+    if (trunks && j > 0 && gateway(group, other, j) == gateway(group, other, j - 1) &&
+        gateway(other, group, j) == gateway(other, group, j - 1))
+      links.back().bandwidth_bytes_per_s += cable_rate;
+    else
       links.push_back({.kind = LinkKind::Global,
                        .bandwidth_bytes_per_s = cable_rate,
                        .latency_s = hop_latency_s_,
-                       .owner = g,
-                       .index = i});
+                       .owner = group,
+                       .index = offset(group, other) * sizes_.cables_a_pair + j});
+    link_of_cable_.push_back(static_cast<std::int32_t>(links.size()) - 1);
+  }
 }
 
 void Dragonfly::append_graph(const std::vector<Link>& links, GraphParts& parts) const {
@@ -138,18 +159,19 @@ void Dragonfly::append_graph(const std::vector<Link>& links, GraphParts& parts) 
   for (std::int32_t g = 0; g < sizes_.groups; ++g)
     for (std::int32_t other = 0; other < sizes_.groups; ++other)
       for (std::int32_t j = 0; other != g && j < sizes_.cables_a_pair; ++j)
-        append_edge(parts, first + gateway(g, other, j), first + gateway(other, g, j),
-                    global_link(g, other, j), links);
+        if (j == 0 || global_link(g, other, j) != global_link(g, other, j - 1))
+          append_edge(parts, first + gateway(g, other, j), first + gateway(other, g, j),
+                      global_link(g, other, j), links);
 }
 
 /// p and h of a switch and the most switches of a group; host_ports < 1: the ports do not suffice.
-DragonflySizes balanced(const FabricSpec& spec) {
+DragonflySizes balanced(const FabricSpec& spec, int switch_ports) {
   DragonflySizes sizes;
   if (spec.dragonfly_group_switches > 0) {
     sizes.switches = spec.dragonfly_group_switches;
-    sizes.host_ports = (spec.switch_ports - sizes.switches + 1) / 2;
+    sizes.host_ports = (switch_ports - sizes.switches + 1) / 2;
   } else {
-    sizes.host_ports = (spec.switch_ports + 1) / 4;
+    sizes.host_ports = (switch_ports + 1) / 4;
     sizes.switches = 2 * sizes.host_ports;
   }
   sizes.global_ports = sizes.host_ports;
@@ -164,8 +186,7 @@ std::vector<std::int32_t> plug(const PortTable& table, int host_ports) {
   for (int n = 0; n < table.nodes(); ++n) {
     const auto first = static_cast<std::size_t>(table.first_port[static_cast<std::size_t>(n)]);
     const auto end = static_cast<std::size_t>(table.first_port[static_cast<std::size_t>(n) + 1]);
-    int wanted = 0;
-    for (std::size_t p = first; p < end; ++p) wanted += table.ports[p].nics;
+    const int wanted = static_cast<int>(end - first);
     if (wanted > host_ports) return {};
     if (used + wanted > host_ports) {
       ++at;
@@ -181,14 +202,21 @@ std::vector<std::int32_t> plug(const PortTable& table, int host_ports) {
 
 std::unique_ptr<Fabric> make_dragonfly(const FabricSpec& spec, const PortTable& table,
                                        std::vector<Link>& links, Problems& problems) {
-  DragonflySizes sizes = balanced(spec);
+  int nics = 1;           // of a GPU that has several
+  double cable_rate = 0;  // cables run at the rate of the fastest port
+  for (const Port& port : table.ports) {
+    nics = std::max(nics, port.nics);
+    cable_rate = std::max(cable_rate, port.bandwidth_bytes_per_s);
+  }
+  const int switch_ports = spec.switch_ports / nics;
+  DragonflySizes sizes = balanced(spec, switch_ports);
   std::vector<std::int32_t> switch_of_port;
   if (sizes.host_ports >= 1) switch_of_port = plug(table, sizes.host_ports);
   if (switch_of_port.empty()) {
     add_problem(problems, "/fabric/switch_ports",
                 fmt::format("a dragonfly switch of {} ports has {} for hosts, fewer than the NICs "
                             "of one node",
-                            spec.switch_ports, std::max(0, sizes.host_ports)),
+                            spec.switch_ports, nics * std::max(0, sizes.host_ports)),
                 "use switches with more ports, or fewer switches a group");
     return nullptr;
   }
@@ -208,11 +236,7 @@ std::unique_ptr<Fabric> make_dragonfly(const FabricSpec& spec, const PortTable& 
   if (sizes.groups > 1)
     sizes.cables_a_pair = sizes.switches * sizes.global_ports / (sizes.groups - 1);
   if (sizes.switches > 1)
-    sizes.local_cables =
-        (spec.switch_ports - sizes.host_ports - global_used) / (sizes.switches - 1);
-  double cable_rate = 0;  // switch ports run at the rate of the fastest NIC
-  for (const Port& port : table.ports)
-    cable_rate = std::max(cable_rate, port.bandwidth_bytes_per_s / port.nics);
+    sizes.local_cables = (switch_ports - sizes.host_ports - global_used) / (sizes.switches - 1);
   return std::make_unique<Dragonfly>(spec, sizes, std::move(switch_of_port), cable_rate, links);
 }
 

@@ -168,6 +168,51 @@ TEST_CASE("Between two dragonfly groups run all their global cables") {
   CHECK(bisection(spec) == Approx(8 * kNicRate));
 }
 
+TEST_CASE("Adaptive spreading makes the cables between two dragonfly switches one link") {
+  ClusterSpec spec = plain_cluster(FabricKind::Dragonfly, 16, 1);
+  spec.fabric.switch_ports = 7;
+  const auto global_links = [&](Spreading spreading) {
+    spec.fabric.spreading = spreading;
+    std::vector<double> rates;
+    for (const Link& link : build_well(spec).links())
+      if (link.kind == LinkKind::Global) rates.push_back(link.bandwidth_bytes_per_s);
+    return rates;
+  };
+  // Switch i of one group has both its global cables to switch i of the other.
+  CHECK(global_links(Spreading::Adaptive) == std::vector<double>(2 * 4, 2 * kNicRate));
+  CHECK(global_links(Spreading::Ecmp) == std::vector<double>(2 * 8, kNicRate));
+}
+
+TEST_CASE("The NICs of one GPU are spread together, and its transfers keep their total rate") {
+  ClusterSpec spec;
+  NodeGroup group;
+  group.node = *find_node("aws-p5");
+  group.count = 64;
+  spec.groups.push_back(group);
+  spec.fabric.switch_ports = 128;
+  spec.fabric.spreading = Spreading::Ecmp;
+  for (const auto kind : {FabricKind::FatTree, FabricKind::RailOptimized, FabricKind::Dragonfly}) {
+    CAPTURE(static_cast<int>(kind));
+    spec.fabric.kind = kind;
+    const Cluster cluster = build_well(spec);
+    const Route route = cluster.route(GpuId{0}, GpuId{8 * 63});
+    CHECK(route.count > 2);
+    CHECK(bottleneck_bytes_per_s(cluster, route) >= 4 * 100e9 / 8 * (1 - 1e-12));
+  }
+}
+
+TEST_CASE("A rack of 72 GPUs is joined to others by its 72 rails") {
+  ClusterSpec spec;
+  NodeGroup group;
+  group.node = *find_node("gb200-nvl72");
+  group.count = 16;
+  spec.groups.push_back(group);
+  spec.fabric.kind = FabricKind::RailOptimized;
+  const ClusterAnalysis analysis = analyse(build_well(spec));
+  CHECK(analysis.bisection_bytes_per_s == Approx(8 * 72 * kNicRate));
+  CHECK(analysis.diameter_hops == 6);  // 72 leaves are more than spines of 64 ports join
+}
+
 TEST_CASE("A single node's bisection is NVLink") {
   CHECK(bisection(plain_cluster(FabricKind::SingleSwitch, 1)) == Approx(4 * kNvlinkRate));
 }
