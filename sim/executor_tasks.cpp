@@ -17,7 +17,7 @@ HostIssue Executor::issue(Instance instance, const Segment& segment) {
     device.host_clock_s =
         std::max(device.host_clock_s, device.last_finish_s) + options_.host_step_s;
   const HostIssue host{device.host_clock_s, segment.launch_s};
-  device.host_clock_s += segment.item_count * segment.launch_s;
+  device.host_clock_s += segment.launch_count * segment.launch_s;
   if (reported(instance.step)) record_.host_begin_s[instance.task] = host.begin_s;
   return host;
 }

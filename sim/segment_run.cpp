@@ -24,17 +24,17 @@ SegmentRun::SegmentRun(const StepGraph& graph, const Segment& segment, const Seg
 
 double SegmentRun::item_end_s() const {
   if (done()) return at_s_;
-  const double begin_s = item_start_s_ >= 0 ? at_s_ : std::max(at_s_, host_.item_ready_s(item_));
+  const double begin_s = item_start_s_ >= 0 ? at_s_ : std::max(at_s_, host_.ready_s(items_[item_]));
   return begin_s + item_left_s_ / pace(item_);
 }
 
 double SegmentRun::end_s() const {
   if (done()) return at_s_;
-  if (host_.item_ready_s(count_ - 1) <= at_s_)
+  if (host_.ready_s(items_[count_ - 1]) <= at_s_)
     return at_s_ + std::max(0.0, left_.transfer_s + left_.compute_s / (speed_ * rate_));
   double end_s = item_end_s();
   for (std::int32_t i = item_ + 1; i < count_; ++i)
-    end_s = std::max(end_s, host_.item_ready_s(i)) + items_[i].seconds / pace(i);
+    end_s = std::max(end_s, host_.ready_s(items_[i])) + items_[i].seconds / pace(i);
   return end_s;
 }
 

@@ -7,12 +7,12 @@
 
 namespace rehearse {
 
-/// When the host has issued the items of a segment: item i is there from
-/// begin_s + (i+1) · launch_s. Without a host everything is there from the beginning.
+/// When the host has issued the items of a segment: an item is there from
+/// begin_s + launches · launch_s. Without a host everything is there from the beginning.
 struct HostIssue {
   double begin_s = -std::numeric_limits<double>::infinity();
   double launch_s = 0;
-  double item_ready_s(std::int32_t item) const { return begin_s + (item + 1) * launch_s; }
+  double ready_s(const SegmentItem& item) const { return begin_s + item.launches * launch_s; }
 };
 
 /// The seconds of a segment's items, apart by what a device's speed and rate change.
@@ -75,7 +75,8 @@ class SegmentRun {
 template <class Visit>
 void SegmentRun::advance(double to_s, Visit&& visit) {
   while (item_ < count_) {
-    const double begin_s = item_start_s_ >= 0 ? at_s_ : std::max(at_s_, host_.item_ready_s(item_));
+    const double begin_s =
+        item_start_s_ >= 0 ? at_s_ : std::max(at_s_, host_.ready_s(items_[item_]));
     if (begin_s > to_s) break;
     if (item_start_s_ < 0) item_start_s_ = begin_s;
     const double end_s = begin_s + item_left_s_ / pace(item_);

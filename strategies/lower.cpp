@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "plan/ensure.h"
+#include "strategies/fluid_time.h"
 #include "strategies/lowering.h"
 
 namespace rehearse {
@@ -117,21 +118,59 @@ std::size_t Lowering::unit_kind(int replica_class, int stage) {
     UnitKind kind;
     kind.group = slowest;
     kind.is_local = local;
-    make_programs(kind, group);
+    make_programs(kind, replica_class, stage);
     kinds_.push_back(std::move(kind));
   }
   return at->second;
 }
 
-void Lowering::make_programs(UnitKind& kind, const std::vector<GpuId>& group) {
-  const auto begin = std::chrono::steady_clock::now();
-  TensorSeconds seconds = [](CollectiveKind, double) { return 0.0; };
-  if (plan_.tp > 1) {
-    const CommunicatorShape shape = communicator_shape(cluster_, group);
-    seconds = [shape](CollectiveKind collective, double bytes) {
-      return nccl_choice(collective, shape, bytes).seconds(bytes);
-    };
+double Lowering::latency_before_flows(const std::string& name, const std::vector<GpuId>& group,
+                                      CollectiveKind kind, const CollectiveChoice& choice,
+                                      double bytes) {
+  const auto [at, is_new] = idle_seconds_per_byte_.try_emplace(name, 0.0);
+  if (is_new)
+    at->second =
+        fluid_seconds_per_byte(cluster_, collective_flows(cluster_, group, kind, choice.algorithm));
+  return std::max(choice.latency_s, choice.seconds(bytes) - bytes * at->second);
+}
+
+double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
+                                CollectiveKind collective, double bytes) {
+  const std::vector<GpuId> group = tensor_group(replicas.front(), stage);
+  const CollectiveChoice choice =
+      nccl_choice(collective, communicator_shape(cluster_, group), bytes);
+  if (kind.is_local) return choice.seconds(bytes);
+  const std::string name = "tensor " + std::to_string(replicas.front()) + " " +
+                           std::to_string(stage) + " " + collective_name(collective) + " " +
+                           algorithm_name(choice.algorithm);
+  const double latency_s = latency_before_flows(name, group, collective, choice, bytes);
+  const auto [at, is_new] = idle_seconds_per_byte_.try_emplace("all " + name, 0.0);
+  if (is_new) {
+    std::vector<PhysicalFlow> flows;
+    for (const int replica : replicas)
+      for (const PhysicalFlow& flow :
+           collective_flows(cluster_, tensor_group(replica, stage), collective, choice.algorithm))
+        flows.push_back(flow);
+    at->second = fluid_seconds_per_byte(cluster_, flows);
   }
+  return latency_s + bytes * at->second;
+}
+
+/// True for actions during which the tensor collectives are all that is on the network, so that
+/// they take their idle time and need no events of their own: no other stages, all replicas in
+/// step, and no reduction or gather beside them.
+bool Lowering::network_is_quiet(const PieceKey& key) const {
+  return plan_.pp == 1 && classes_.members.size() == 1 && !key.cut_at_buckets;
+}
+
+void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(replica_class)];
+  TensorSeconds seconds = [](CollectiveKind, double) { return 0.0; };
+  if (plan_.tp > 1)
+    seconds = [&](CollectiveKind collective, double bytes) {
+      return tensor_seconds(kind, replicas, stage, collective, bytes);
+    };
   const StageProgrammer programmer(shape_, *in_.cost_models[static_cast<std::size_t>(kind.group)],
                                    seconds, labels_);
   for (int chunk = 0; chunk <= last_chunk(); ++chunk)
@@ -146,7 +185,8 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
   if (!is_new) return made;
   const ChunkProgram& program = kind.chunks[static_cast<std::size_t>(key.chunk)];
   const bool forward = key.action == ActionKind::Forward;
-  const bool collectives_are_tasks = tensor_devices_ > 1 || !kind.is_local;
+  const bool collectives_are_tasks =
+      tensor_devices_ > 1 || (!kind.is_local && !network_is_quiet(key));
   const double launch_s = in_.cost_models[static_cast<std::size_t>(kind.group)]->launch_s();
 
   std::vector<SegmentItem> open;

@@ -60,10 +60,10 @@ Task Lowering::tensor_task(StageUnit& u, const Piece& piece) {
   if (kinds_[u.kind].is_local) {
     task.seconds = choice.seconds(piece.bytes);
   } else {
-    task.seconds = choice.latency_s;
-    const std::string name = "tensor " + std::to_string(u.replica_class) + " " +
+    const std::string name = "tensor " + std::to_string(replicas.front()) + " " +
                              std::to_string(u.stage) + " " + collective_name(piece.collective) +
                              " " + algorithm_name(choice.algorithm);
+    task.seconds = latency_before_flows(name, group, piece.collective, choice, piece.bytes);
     task.payload = pattern(name, [&] {
       std::vector<PhysicalFlow> flows;
       for (const int replica : replicas)
@@ -187,7 +187,16 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int t, 
   task.device = add_group({device(from, t), device(to, t)});
   task.label = labels_.of(forward ? "send activations" : "send gradients");
   task.bytes = task.rank_bytes = bytes;
-  task.seconds = nccl_choice(CollectiveKind::SendReceive, shape, bytes).latency_s;
+  // The flow itself may be faster than NCCL's sends are inside a node.
+  const CollectiveChoice choice = nccl_choice(CollectiveKind::SendReceive, shape, bytes);
+  const Route route =
+      cluster_.route(gpu(t, replicas.front(), from.stage), gpu(t, replicas.front(), to.stage));
+  double flow_s = 0;
+  for (int hop = 0; hop < route.count; ++hop) {
+    const Link& link = cluster_.links()[static_cast<std::size_t>(route.links[hop].value)];
+    flow_s = std::max(flow_s, bytes / (link.bandwidth_bytes_per_s * payload_efficiency(link.kind)));
+  }
+  task.seconds = std::max(choice.latency_s, choice.seconds(bytes) - flow_s);
   const std::string name =
       "transfer " + std::to_string(device(from, t)) + " " + std::to_string(device(to, t));
   task.payload = pattern(name, [&] {

@@ -32,14 +32,17 @@ std::int32_t Lowering::add_data_collective(int stage, int t, CollectiveKind kind
   task.bytes = bytes;
   // What a rank hands over: the whole buffer of a reduction, its own shard of a gather.
   task.rank_bytes = kind == CollectiveKind::AllGather ? bytes / plan_.dp : bytes;
-  task.seconds = stream.is_local ? choice.seconds(bytes) : choice.latency_s;
+  const std::string name = "data " + std::to_string(stage) + " " + std::to_string(t) + " " +
+                           collective_name(kind) + " " + algorithm_name(choice.algorithm);
+  const double latency_s = stream.is_local
+                               ? choice.seconds(bytes)
+                               : latency_before_flows(name, stream.gpus, kind, choice, bytes);
+  task.seconds = latency_s;
   // Trees pipeline small chunks; only rings have steps worth simulating one by one.
   const bool stepwise = options_.collectives == CollectiveDetail::Stepwise && !stream.is_local &&
                         choice.algorithm == CollectiveAlgorithm::Ring;
   if (stepwise) task.seconds = 0;
   if (!stream.is_local && !stepwise) {
-    const std::string name = "data " + std::to_string(stage) + " " + std::to_string(t) + " " +
-                             collective_name(kind) + " " + algorithm_name(choice.algorithm);
     task.payload = pattern(name, [&] {
       std::vector<PhysicalFlow> flows;
       for (const int tensor : tensor_members(t))
@@ -55,7 +58,7 @@ std::int32_t Lowering::add_data_collective(int stage, int t, CollectiveKind kind
       share, static_cast<double>(choice.channels) / std::max(1, gpu.streaming_multiprocessors));
   const std::int32_t id = add_task(task);
   if (stream.tail >= 0) edges_.add(stream.tail, id);
-  stream.tail = stepwise ? add_ring_steps(stage, t, kind, choice.latency_s, id) : id;
+  stream.tail = stepwise ? add_ring_steps(stage, t, kind, latency_s, id) : id;
   return id;
 }
 

@@ -79,7 +79,7 @@ class Lowering {
   // lower.cpp: who is simulated
   void make_devices();
   std::size_t unit_kind(int replica_class, int stage);
-  void make_programs(UnitKind& kind, const std::vector<GpuId>& tensor_group);
+  void make_programs(UnitKind& kind, int replica_class, int stage);
   ChunkExtent extent_of(int chunk) const;
   const std::vector<Piece>& pieces(StageUnit& unit, const PieceKey& key);
   std::vector<GpuId> tensor_group(int replica, int stage) const;
@@ -130,6 +130,16 @@ class Lowering {
   /// Index of the pattern with this name; made by `flows()` when first asked for.
   template <class MakeFlows>
   std::int32_t pattern(const std::string& name, MakeFlows flows);
+  /// Latency before the flows of a collective of one group, alone on the network: NCCL's, or what
+  /// is missing between its expectation and the time of the flows (small messages do not fill
+  /// the links, and NVLS is bound inside the node).
+  double latency_before_flows(const std::string& name, const std::vector<GpuId>& group,
+                              CollectiveKind kind, const CollectiveChoice& choice, double bytes);
+  /// Seconds a byte of a tensor collective on `choice`'s algorithm in all groups that are
+  /// simulated together.
+  double tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
+                        CollectiveKind collective, double bytes);
+  bool network_is_quiet(const PieceKey& key) const;
   /// The GPUs on one coordinate of the data axis, all replicas in order.
   std::vector<GpuId> data_group(int stage, int t) const;
   /// Tensor coordinates a device of index t stands for.
@@ -157,6 +167,7 @@ class Lowering {
   std::map<std::tuple<int, bool, int>, std::size_t> kind_index_;
   std::vector<PhysicalPattern> patterns_;
   std::map<std::string, std::int32_t> pattern_index_;
+  std::map<std::string, double> idle_seconds_per_byte_;  ///< by collective and group
   std::map<std::vector<std::int32_t>, std::int32_t> group_index_;
   std::vector<std::vector<std::size_t>> action_index_;  ///< [stage][action_slot]
   std::vector<DataStream> data_streams_;                ///< [stage · tensor devices + t]

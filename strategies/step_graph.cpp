@@ -78,16 +78,20 @@ std::int32_t add_segment(StepGraph& graph, const std::vector<SegmentItem>& items
   segment.first_item = static_cast<std::int32_t>(graph.items.size());
   segment.item_count = static_cast<std::int32_t>(items.size());
   segment.launch_s = launch_s;
+  graph.items.insert(graph.items.end(), items.begin(), items.end());
+  SegmentItem* const own = graph.items.data() + segment.first_item;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (own[i].work != WorkKind::TensorComm) ++segment.launch_count;
+    own[i].launches = segment.launch_count;
+  }
   // From the last item to the first: Σ_{j≥i} seconds_j grows by one item at a time.
   double rest_s = 0;
   for (std::size_t i = items.size(); i > 0; --i) {
-    rest_s += items[i - 1].seconds;
+    rest_s += own[i - 1].seconds;
     if (launch_s > 0)
-      segment.host_path_s =
-          std::max(segment.host_path_s, static_cast<double>(i) * launch_s + rest_s);
+      segment.host_path_s = std::max(segment.host_path_s, own[i - 1].launches * launch_s + rest_s);
   }
   segment.seconds = rest_s;
-  graph.items.insert(graph.items.end(), items.begin(), items.end());
   graph.segments.push_back(segment);
   return static_cast<std::int32_t>(graph.segments.size()) - 1;
 }

@@ -37,19 +37,22 @@ struct SegmentItem {
   double bytes = 0;        ///< payload of a folded collective
   std::int32_t label = 0;  ///< index into StepGraph::labels
   std::int32_t layer = -1;
+  std::int32_t launches = 0;  ///< of the segment up to and with this item; filled by add_segment
   WorkKind work = WorkKind::Gemm;
 };
 
 /// Operators that a device does one after the other without waiting for anyone: one event of the
 /// simulation. Shared by all tasks that do the same. With launches of λ seconds each, item i may
-/// not start before host_begin + (i+1)·λ; so the segment ends at
+/// not start before host_begin + launches_i·λ; so the segment ends at
 ///   max(start + seconds, host_begin + host_path_s),
-///   host_path_s = max over i of ((i+1)·λ + Σ_{j≥i} seconds_j)   (max-plus form of the chain).
+///   host_path_s = max over i of (launches_i·λ + Σ_{j≥i} seconds_j)   (max-plus form of the chain).
+/// The collectives of a folded tensor group need no launch, as those of an unfolded one do not.
 struct Segment {
   std::int32_t first_item = 0, item_count = 0;
   double seconds = 0;      ///< Σ of its items
   double host_path_s = 0;  ///< 0 when launches cost nothing
-  double launch_s = 0;     ///< λ of one item; the host is busy item_count · launch_s
+  double launch_s = 0;     ///< λ; the host is busy launch_count · launch_s
+  std::int32_t launch_count = 0;
 };
 
 /// A GPU of the simulation. It stands for `members` GPUs that do the same at the same time:

@@ -25,7 +25,7 @@ struct Draw {
 Draw draw_symmetric(std::mt19937& random) {
   Draw draw;
   Plan& plan = draw.question.plan;
-  plan.tp = pick(random, {1, 2, 4, 8});
+  plan.tp = pick(random, {1, 2, 4, 8, 8, 16});
   plan.pp = pick(random, {1, 2, 4});
   plan.dp = pick(random, {1, 2, 4, 8});
   while (world_size(plan) < 8 || world_size(plan) > 64) plan.dp = plan.dp == 8 ? 1 : plan.dp * 2;
@@ -53,20 +53,24 @@ Draw draw_symmetric(std::mt19937& random) {
   return draw;
 }
 
-void check_close(double a, double b, double scale) { CHECK(std::abs(a - b) <= 1e-9 * scale); }
+void check_close(const char* what, double a, double b, double scale) {
+  CAPTURE(what, a, b);
+  CHECK(std::abs(a - b) <= 1e-9 * scale);
+}
 
 void check_same(const Simulated& a, const Simulated& b, int ranks) {
   const double step = b.metrics.step_time_s;
-  check_close(a.metrics.step_time_s, step, step);
+  check_close("step_time_s", a.metrics.step_time_s, step, step);
   for (int r = 0; r < ranks; ++r) {
     const DeviceMetrics& x = a.of(Rank{r});
     const DeviceMetrics& y = b.of(Rank{r});
-    check_close(x.busy_s() + x.exposed_s[0], y.busy_s() + y.exposed_s[0], step);
-    check_close(x.bubble_s, y.bubble_s, step);
-    check_close(x.waiting_s, y.waiting_s, step);
+    check_close("busy_s", x.busy_s() + x.exposed_s[0], y.busy_s() + y.exposed_s[0], step);
+    check_close("bubble_s", x.bubble_s, y.bubble_s, step);
+    check_close("waiting_s", x.waiting_s, y.waiting_s, step);
     for (int kind = 1; kind < kCommKindCount; ++kind) {
       const auto k = static_cast<std::size_t>(kind);
-      check_close(x.exposed_s[k], y.exposed_s[k], step);
+      INFO(comm_kind_name(static_cast<CommKind>(kind)) << " rank " << r);
+      check_close("exposed_s", x.exposed_s[k], y.exposed_s[k], step);
       CHECK(x.bytes[k] == Approx(y.bytes[k]));
     }
   }
