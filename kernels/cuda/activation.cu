@@ -1,0 +1,146 @@
+// Activations and their gradients. Bound by memory: GeLU moves 2 tensors forward and 3 backward,
+// SwiGLU 3 and 5 halves (reads gate and value, writes the product; backward reads d_out, gate and
+// value, writes both gradients).
+#include "kernels/cuda/elements.cuh"
+
+namespace rehearse {
+namespace {
+
+// The formulas are kernels/ops/cpu/activation_formulas.h's, in fp32.
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
+constexpr float kTwiceSqrtTwoOverPi = 1.5957691216057308f;
+
+struct GeluFormula {
+  __device__ static float forward(float x) {
+    return x * sigmoid(kTwiceSqrtTwoOverPi * (x + 0.044715f * x * x * x));
+  }
+  __device__ static float slope(float x) {
+    const float s = sigmoid(kTwiceSqrtTwoOverPi * (x + 0.044715f * x * x * x));
+    return s + x * s * (1.0f - s) * kTwiceSqrtTwoOverPi * (1.0f + 3 * 0.044715f * x * x);
+  }
+};
+struct SquaredReluFormula {
+  __device__ static float forward(float x) { return x > 0 ? x * x : 0.0f; }
+  __device__ static float slope(float x) { return x > 0 ? 2 * x : 0.0f; }
+};
+
+template <typename T, typename Formula>
+struct ForwardBody {
+  const T* x;
+  T* out;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    load_pack<N>(value, x + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) value[j] = Formula::forward(value[j]);
+    store_pack<N>(out + i, value);
+  }
+};
+
+template <typename T, typename Formula>
+struct BackwardBody {
+  const T* x;
+  const T* d_out;
+  T* d_x;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N], gradient[N];
+    load_pack<N>(value, x + i);
+    load_pack<N>(gradient, d_out + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) value[j] = gradient[j] * Formula::slope(value[j]);
+    store_pack<N>(d_x + i, value);
+  }
+};
+
+/// Index i counts outputs; the gate of output i lies at row·2f + column, its value f further.
+template <typename T>
+struct SwigluForwardBody {
+  const T* x;
+  T* out;
+  std::int64_t f;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float gate[N], linear[N];
+    const T* at = x + i / f * 2 * f + i % f;
+    load_pack<N>(gate, at);
+    load_pack<N>(linear, at + f);
+#pragma unroll
+    for (int j = 0; j < N; ++j) gate[j] *= sigmoid(gate[j]) * linear[j];
+    store_pack<N>(out + i, gate);
+  }
+};
+
+template <typename T>
+struct SwigluBackwardBody {
+  const T* x;
+  const T* d_out;
+  T* d_x;
+  std::int64_t f;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float gate[N], linear[N], gradient[N];
+    const std::int64_t at = i / f * 2 * f + i % f;
+    load_pack<N>(gate, x + at);
+    load_pack<N>(linear, x + at + f);
+    load_pack<N>(gradient, d_out + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float s = sigmoid(gate[j]);
+      const float d_linear = gradient[j] * gate[j] * s;
+      gate[j] = gradient[j] * linear[j] * s * (1.0f + gate[j] * (1.0f - s));
+      linear[j] = d_linear;
+    }
+    store_pack<N>(d_x + at, gate);
+    store_pack<N>(d_x + at + f, linear);
+  }
+};
+
+template <typename T, typename Formula>
+void forward(const ActivationForward& call, bool packed, LaunchContext& context) {
+  const ForwardBody<T, Formula> body{device_elements<T>(call.x), device_elements<T>(call.out)};
+  with_pack<T>(packed,
+               [&](auto n) { launch_elementwise<n()>(context, body, call.out.elements()); });
+}
+
+template <typename T, typename Formula>
+void backward(const ActivationBackward& call, bool packed, LaunchContext& context) {
+  const BackwardBody<T, Formula> body{device_elements<T>(call.x), device_elements<T>(call.d_out),
+                                      device_elements<T>(call.d_x)};
+  with_pack<T>(packed,
+               [&](auto n) { launch_elementwise<n()>(context, body, call.d_out.elements()); });
+}
+
+}  // namespace
+
+void compute(const ActivationForward& call, LaunchContext& context) {
+  const std::int64_t f = call.out.size(1);
+  with_device_type("activation_forward", call.out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const bool packed = packs_fit(kFullPack<T>, f, call.x, call.out);
+    if (call.kind == Activation::Gelu) return forward<T, GeluFormula>(call, packed, context);
+    if (call.kind == Activation::SquaredRelu)
+      return forward<T, SquaredReluFormula>(call, packed, context);
+    const SwigluForwardBody<T> body{device_elements<T>(call.x), device_elements<T>(call.out), f};
+    with_pack<T>(packed,
+                 [&](auto n) { launch_elementwise<n()>(context, body, call.out.elements()); });
+  });
+}
+
+void compute(const ActivationBackward& call, LaunchContext& context) {
+  const std::int64_t f = call.d_out.size(1);
+  with_device_type("activation_backward", call.d_out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const bool packed = packs_fit(kFullPack<T>, f, call.x, call.d_out, call.d_x);
+    if (call.kind == Activation::Gelu) return backward<T, GeluFormula>(call, packed, context);
+    if (call.kind == Activation::SquaredRelu)
+      return backward<T, SquaredReluFormula>(call, packed, context);
+    const SwigluBackwardBody<T> body{device_elements<T>(call.x), device_elements<T>(call.d_out),
+                                     device_elements<T>(call.d_x), f};
+    with_pack<T>(packed,
+                 [&](auto n) { launch_elementwise<n()>(context, body, call.d_out.elements()); });
+  });
+}
+
+}  // namespace rehearse

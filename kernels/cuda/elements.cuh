@@ -1,0 +1,97 @@
+#pragma once
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/cuda/launch.cuh"
+
+namespace rehearse {
+
+__device__ __forceinline__ float device_float(float x) { return x; }
+__device__ __forceinline__ void device_store(float& element, float x) { element = x; }
+__device__ __forceinline__ void device_store(Bf16& element, float x) { element = device_bf16(x); }
+
+/// N neighbours of T, moved in one access. Global memory is fastest in accesses of 16 bytes a
+/// lane: 8 bf16 or 4 fp32.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T element[N];
+};
+template <typename T>
+inline constexpr int kFullPack = static_cast<int>(16 / sizeof(T));
+
+template <int N, typename T>
+__device__ __forceinline__ void load_pack(float (&values)[N], const T* from) {
+  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) values[i] = device_float(pack.element[i]);
+}
+template <int N, typename T>
+__device__ __forceinline__ void store_pack(T* to, const float (&values)[N]) {
+  Pack<T, N> pack;
+#pragma unroll
+  for (int i = 0; i < N; ++i) device_store(pack.element[i], values[i]);
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+/// Whether rows of `width` elements that start at these tensors can be moved in packs of N: their
+/// addresses and widths are multiples of a pack.
+template <typename... Views>
+bool packs_fit(int pack, std::int64_t width, const Views&... tensors) {
+  const auto fits = [&](const ConstTensorView& tensor) {
+    if (!tensor.given()) return true;
+    const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
+    return address % (static_cast<std::size_t>(pack) * element_bytes(tensor.dtype)) == 0 &&
+           tensor.shape.stride % pack == 0;
+  };
+  return width % pack == 0 && (fits(tensors) && ...);
+}
+
+/// Calls body with a value of the element type; fp64 is refused, the CPU has it.
+template <typename Body>
+void with_device_type(const char* operator_name, DType dtype, Body&& body) {
+  if (dtype == DType::F32) return std::forward<Body>(body)(float{});
+  if (dtype == DType::Bf16) return std::forward<Body>(body)(Bf16{});
+  throw OperatorError(std::string(operator_name) + ": kernels work in fp32 and bf16, not in " +
+                      dtype_name(dtype));
+}
+
+/// Calls body with the pack's size as a constant: a full pack of T where tensors allow it, else
+/// single elements.
+template <typename T, typename Body>
+void with_pack(bool fits, Body&& body) {
+  if (fits)
+    std::forward<Body>(body)(std::integral_constant<int, kFullPack<T>>{});
+  else
+    std::forward<Body>(body)(std::integral_constant<int, 1>{});
+}
+
+template <typename T>
+const T* device_elements(const ConstTensorView& tensor) {
+  return static_cast<const T*>(tensor.data);
+}
+template <typename T>
+T* device_elements(const TensorView& tensor) {
+  return static_cast<T*>(tensor.data);
+}
+
+constexpr int kElementwiseThreads = 256;
+
+/// One thread a pack: `body.template apply<N>(index of its first element)`.
+template <int N, typename Body>
+__global__ void __launch_bounds__(kElementwiseThreads)
+    elementwise_kernel(Body body, std::int64_t count) {
+  const std::int64_t first =
+      (static_cast<std::int64_t>(blockIdx.x) * kElementwiseThreads + threadIdx.x) * N;
+  if (first < count) body.template apply<N>(first);
+}
+
+template <int N, typename Body>
+void launch_elementwise(LaunchContext& context, const Body& body, std::int64_t count) {
+  launch(context,
+         {.grid = {blocks_for(count, std::int64_t{kElementwiseThreads} * N)},
+          .block = {kElementwiseThreads}},
+         elementwise_kernel<N, Body>, body, count);
+}
+
+}  // namespace rehearse

@@ -1,0 +1,261 @@
+// Adam, gradient norm, buckets and column sums. Bound by memory: Adam moves 28 bytes a parameter
+// (reads gradient, weight and two moments, writes weight and two moments, all fp32) and 2 more for
+// the bf16 copy; the norm reads the gradient once.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/reductions.cuh"
+
+namespace rehearse {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename Gradient, typename Parameter>
+struct AdamBody {
+  float *master, *first, *second;
+  const Gradient* gradient;
+  Parameter* parameter;
+  const float* gradient_scale;
+  float rate, beta1, beta2, epsilon, decay, unbias1, unbias2;
+  bool decoupled;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float w[N], m[N], v[N], g[N];
+    load_pack<N>(w, master + i);
+    load_pack<N>(m, first + i);
+    load_pack<N>(v, second + i);
+    load_pack<N>(g, gradient + i);
+    const float scale = gradient_scale != nullptr ? *gradient_scale : 1.0f;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float slope = g[j] * scale + (decoupled ? 0.0f : decay * w[j]);
+      m[j] = beta1 * m[j] + (1.0f - beta1) * slope;
+      v[j] = beta2 * v[j] + (1.0f - beta2) * slope * slope;
+      const float update = m[j] * unbias1 / (sqrtf(v[j] * unbias2) + epsilon);
+      w[j] -= rate * (update + (decoupled ? decay * w[j] : 0.0f));
+    }
+    store_pack<N>(master + i, w);
+    store_pack<N>(first + i, m);
+    store_pack<N>(second + i, v);
+    if (parameter != nullptr) store_pack<N>(parameter + i, w);
+  }
+};
+
+/// A block adds every gridDim.x-th stretch of kThreads packs, in double.
+template <int N, typename T>
+__global__ void __launch_bounds__(kThreads)
+    squared_sum_kernel(const T* x, std::int64_t count, double* partial) {
+  __shared__ double scratch[32];
+  double sum = 0;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads * N;
+  for (std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
+       i < count; i += step) {
+    float value[N];
+    load_pack<N>(value, x + i);
+    // A pack's squares in fp32, packs in fp64: few fp64 instructions, no growing error.
+    float squares = 0;
+#pragma unroll
+    for (int j = 0; j < N; ++j) squares += value[j] * value[j];
+    sum += static_cast<double>(squares);
+  }
+  sum = block_reduce(sum, Plus{}, 0.0, scratch);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    add_squares_kernel(const double* partial, int count, double* out, bool accumulate) {
+  __shared__ double scratch[32];
+  double sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) sum += partial[i];
+  sum = block_reduce(sum, Plus{}, 0.0, scratch);
+  if (threadIdx.x == 0) *out = accumulate ? *out + sum : sum;
+}
+
+__global__ void clip_factor_kernel(const double* squared_sum, float max_norm, float* norm,
+                                   float* factor) {
+  const double length = sqrt(*squared_sum);
+  const double wanted = static_cast<double>(max_norm) / (length + 1e-6);
+  *factor = static_cast<float>(wanted < 1.0 ? wanted : 1.0);
+  if (norm != nullptr) *norm = static_cast<float>(length);
+}
+
+template <typename From, typename To>
+struct CopyBody {
+  const From* from;
+  To* to;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    load_pack<N>(value, from + i);
+    store_pack<N>(to + i, value);
+  }
+};
+
+constexpr int kReduceInputs = 16;  // pointers a launch carries; more take several launches
+
+template <typename From, typename To>
+struct ReduceBody {
+  const From* input[kReduceInputs];
+  int count;
+  To* out;
+  float scale;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float sum[N] = {};
+    for (int k = 0; k < count; ++k) {
+      float value[N];
+      load_pack<N>(value, input[k] + i);
+#pragma unroll
+      for (int j = 0; j < N; ++j) sum[j] += value[j];
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] *= scale;
+    store_pack<N>(out + i, sum);
+  }
+};
+
+/// Threads of a warp take neighbouring columns, warps of a block rows; a block has kColumnRows
+/// rows. Shares are added in order afterwards.
+constexpr int kColumnRows = 256;
+template <typename T>
+__global__ void column_shares_kernel(const T* x, std::int64_t stride, int rows, int columns,
+                                     float* shares) {
+  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (column >= columns) return;
+  const int first = static_cast<int>(blockIdx.y) * kColumnRows;
+  float sum = 0;
+  for (int row = first; row < rows && row < first + kColumnRows; ++row)
+    sum += device_float(x[row * stride + column]);
+  shares[static_cast<std::int64_t>(blockIdx.y) * columns + column] = sum;
+}
+
+__global__ void add_columns_kernel(const float* shares, int count, int columns, float* out,
+                                   bool accumulate) {
+  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (column >= columns) return;
+  float sum = accumulate ? out[column] : 0.0f;
+  for (int i = 0; i < count; ++i) sum += shares[static_cast<std::int64_t>(i) * columns + column];
+  out[column] = sum;
+}
+
+}  // namespace
+
+void compute(const AdamUpdate& call, LaunchContext& context) {
+  const std::int64_t n = call.master.size(0);
+  if (call.master.dtype != DType::F32)
+    throw OperatorError("adam_update: the device keeps master weights in fp32");
+  const auto step = static_cast<double>(call.step);
+  with_device_type("adam_update", call.gradient.dtype, [&](auto g) {
+    const DType narrow = call.parameter.given() ? call.parameter.dtype : DType::Bf16;
+    with_device_type("adam_update", narrow, [&](auto p) {
+      const AdamBody<decltype(g), decltype(p)> body{
+          .master = device_elements<float>(call.master),
+          .first = device_elements<float>(call.first_moment),
+          .second = device_elements<float>(call.second_moment),
+          .gradient = device_elements<decltype(g)>(call.gradient),
+          .parameter = device_elements<decltype(p)>(call.parameter),
+          .gradient_scale = device_elements<float>(call.gradient_scale),
+          .rate = call.learning_rate,
+          .beta1 = call.beta1,
+          .beta2 = call.beta2,
+          .epsilon = call.epsilon,
+          .decay = call.weight_decay,
+          .unbias1 = static_cast<float>(1.0 / (1.0 - std::pow(call.beta1, step))),
+          .unbias2 = static_cast<float>(1.0 / (1.0 - std::pow(call.beta2, step))),
+          .decoupled = call.decoupled};
+      const auto flat = [&](const ConstTensorView& t) {
+        return t.given() ? reshaped(t, {1, n}) : t;
+      };
+      with_pack<float>(
+          packs_fit(kFullPack<float>, n, flat(call.master), flat(call.first_moment),
+                    flat(call.second_moment), flat(call.gradient), flat(call.parameter)),
+          [&](auto pack) { launch_elementwise<pack()>(context, body, n); });
+    });
+  });
+}
+
+void compute(const SquaredSum& call, LaunchContext& context) {
+  const std::int64_t count = call.x.elements();
+  const int blocks = static_cast<int>(
+      std::clamp<std::int64_t>(count / 4096, 1, std::int64_t{4} * context.multiprocessors));
+  auto* partial =
+      static_cast<double*>(context.workspace(static_cast<std::size_t>(blocks) * sizeof(double)));
+  with_device_type("squared_sum", call.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.x, {1, count})), [&](auto n) {
+      launch(context, {.grid = {static_cast<unsigned>(blocks)}, .block = {kThreads}},
+             squared_sum_kernel<n(), T>, device_elements<T>(call.x), count, partial);
+    });
+  });
+  launch(context, {.grid = {1}, .block = {kThreads}}, add_squares_kernel, partial, blocks,
+         device_elements<double>(call.out), call.accumulate);
+}
+
+void compute(const ClipFactor& call, LaunchContext& context) {
+  launch(context, {.grid = {1}, .block = {1}}, clip_factor_kernel,
+         device_elements<double>(call.squared_sum), call.max_norm,
+         device_elements<float>(call.norm), device_elements<float>(call.factor));
+}
+
+void compute(const BucketCopy& call, LaunchContext& context) {
+  std::int64_t first = 0;
+  for (const TensorView& tensor : call.tensors) {
+    const std::int64_t count = tensor.elements();
+    const TensorView part = slice_rows(call.bucket, first, count);
+    const TensorView from = call.unpack ? part : reshaped(tensor, {count});
+    const TensorView to = call.unpack ? reshaped(tensor, {count}) : part;
+    first += count;
+    with_device_type("bucket_copy", from.dtype, [&](auto a) {
+      with_device_type("bucket_copy", to.dtype, [&](auto b) {
+        using From = decltype(a);
+        using To = decltype(b);
+        using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
+        const CopyBody<From, To> body{device_elements<From>(from), device_elements<To>(to)};
+        with_pack<Wider>(packs_fit(kFullPack<Wider>, count, reshaped(from, {1, count}),
+                                   reshaped(to, {1, count})),
+                         [&](auto n) { launch_elementwise<n()>(context, body, count); });
+      });
+    });
+  }
+}
+
+void compute(const BucketReduce& call, LaunchContext& context) {
+  const std::int64_t count = call.out.elements();
+  if (call.inputs.size() > kReduceInputs)
+    throw OperatorError("bucket_reduce: the device adds up to " + std::to_string(kReduceInputs) +
+                        " inputs at once, not " + std::to_string(call.inputs.size()));
+  with_device_type("bucket_reduce", call.inputs.front().dtype, [&](auto a) {
+    with_device_type("bucket_reduce", call.out.dtype, [&](auto b) {
+      using From = decltype(a);
+      using To = decltype(b);
+      using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
+      ReduceBody<From, To> body{};
+      body.out = device_elements<To>(call.out);
+      body.scale = call.scale;
+      bool packed = packs_fit(kFullPack<Wider>, count, reshaped(call.out, {1, count}));
+      for (const ConstTensorView& input : call.inputs) {
+        body.input[body.count++] = device_elements<From>(input);
+        packed = packed && packs_fit(kFullPack<Wider>, count, reshaped(input, {1, count}));
+      }
+      with_pack<Wider>(packed, [&](auto n) { launch_elementwise<n()>(context, body, count); });
+    });
+  });
+}
+
+void compute(const ColumnSum& call, LaunchContext& context) {
+  const auto rows = static_cast<int>(call.x.size(0)), columns = static_cast<int>(call.x.size(1));
+  const unsigned count = blocks_for(rows, kColumnRows);
+  auto* shares = static_cast<float*>(context.workspace(
+      static_cast<std::size_t>(count) * static_cast<std::size_t>(columns) * sizeof(float)));
+  with_device_type("column_sum", call.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    launch(context, {.grid = {blocks_for(columns, 128), count}, .block = {128}},
+           column_shares_kernel<T>, device_elements<T>(call.x), call.x.shape.stride, rows, columns,
+           shares);
+  });
+  launch(context, {.grid = {blocks_for(columns, 128)}, .block = {128}}, add_columns_kernel, shares,
+         static_cast<int>(count), columns, device_elements<float>(call.out), call.accumulate);
+}
+
+}  // namespace rehearse

@@ -1,0 +1,285 @@
+// Elementwise operators: every one is bound by memory. Bytes moved are those of its tensors, each
+// read or written once; the floor of its time is those bytes over the measured copy bandwidth.
+#include "kernels/cuda/elements.cuh"
+#include "kernels/ops/philox.h"
+
+namespace rehearse {
+namespace {
+
+/// out = a + b: 3 tensors.
+template <typename T>
+struct AddBody {
+  const T* a;
+  const T* b;
+  T* out;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float x[N], y[N];
+    load_pack<N>(x, a + i);
+    load_pack<N>(y, b + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) x[j] += y[j];
+    store_pack<N>(out + i, x);
+  }
+};
+
+/// Philox gives four words a counter; a pack smaller than four takes its own of them.
+template <int N>
+__device__ void keep_pack(bool (&keep)[N], std::int64_t i, std::uint64_t offset, std::uint64_t seed,
+                          std::uint64_t threshold) {
+  constexpr int kWords = N < 4 ? N : 4;
+#pragma unroll
+  for (int j = 0; j < N; j += kWords) {
+    const std::uint64_t at = offset + static_cast<std::uint64_t>(i + j);
+    const PhiloxBlock block = philox(at / 4, seed);
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) keep[j + w] = block.word[(at + w) % 4] >= threshold;
+  }
+}
+
+/// 2 or 3 tensors and a mask of one byte an element.
+template <typename T>
+struct DropoutForwardBody {
+  const T* x;
+  const T* residual;
+  T* out;
+  std::uint8_t* mask;
+  float keep_scale;
+  std::uint64_t threshold, seed, offset;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N], beside[N] = {};
+    bool keep[N];
+    load_pack<N>(value, x + i);
+    if (residual != nullptr) load_pack<N>(beside, residual + i);
+    keep_pack<N>(keep, i, offset, seed, threshold);
+    Pack<std::uint8_t, N> kept;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      kept.element[j] = keep[j] ? 1 : 0;
+      value[j] = beside[j] + (keep[j] ? value[j] * keep_scale : 0.0f);
+    }
+    *reinterpret_cast<Pack<std::uint8_t, N>*>(mask + i) = kept;
+    store_pack<N>(out + i, value);
+  }
+};
+
+template <typename T>
+struct DropoutBackwardBody {
+  const T* d_out;
+  const std::uint8_t* mask;
+  T* d_x;
+  float keep_scale;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    load_pack<N>(value, d_out + i);
+    const auto kept = *reinterpret_cast<const Pack<std::uint8_t, N>*>(mask + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) value[j] = kept.element[j] != 0 ? value[j] * keep_scale : 0.0f;
+    store_pack<N>(d_x + i, value);
+  }
+};
+
+template <typename From, typename To>
+struct CastBody {
+  const From* x;
+  To* out;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    load_pack<N>(value, x + i);
+    store_pack<N>(out + i, value);
+  }
+};
+
+template <typename T>
+struct ScaleBody {
+  T* x;
+  const float* factor;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    load_pack<N>(value, x + i);
+    const float scale = *factor;
+#pragma unroll
+    for (int j = 0; j < N; ++j) value[j] *= scale;
+    store_pack<N>(x + i, value);
+  }
+};
+
+/// Bits of the fp8 nearest to x (kernels/ops/tensor.cpp has the same in plain words): the last of
+/// three mantissa bits is worth 2^(exponent − 3), and 2^−9 below the smallest normal number.
+__device__ std::uint8_t nearest_fp8(float x) {
+  const std::uint8_t sign = x < 0 || (x == 0 && 1 / x < 0) ? 0x80 : 0;
+  if (!(x == x)) return 0x7f;
+  const float magnitude = fabsf(x);
+  if (magnitude >= 448.0f) return sign | 0x7e;
+  int exponent = 0;
+  frexpf(magnitude, &exponent);  // magnitude = f · 2^exponent, f in [1/2, 1)
+  exponent = exponent - 1 < -6 ? -6 : exponent - 1;
+  const auto steps = static_cast<int>(rintf(ldexpf(magnitude, 3 - exponent)));
+  // 16 steps carry into the exponent by themselves, and so does the step out of the subnormals.
+  return static_cast<std::uint8_t>(sign | (steps + ((exponent + 6) << 3)));
+}
+
+template <typename T>
+struct ToFp8Body {
+  const T* x;
+  std::uint8_t* out;
+  const float* scale;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    load_pack<N>(value, x + i);
+    const float inverse = 1.0f / *scale;
+    Pack<std::uint8_t, N> narrow;
+#pragma unroll
+    for (int j = 0; j < N; ++j) narrow.element[j] = nearest_fp8(value[j] * inverse);
+    *reinterpret_cast<Pack<std::uint8_t, N>*>(out + i) = narrow;
+  }
+};
+
+template <typename T>
+struct FromFp8Body {
+  const std::uint8_t* x;
+  T* out;
+  const float* scale;
+  template <int N>
+  __device__ void apply(std::int64_t i) const {
+    float value[N];
+    const auto narrow = *reinterpret_cast<const Pack<std::uint8_t, N>*>(x + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const int bits = narrow.element[j], exponent = bits >> 3 & 15, mantissa = bits & 7;
+      const float magnitude = exponent == 0
+                                  ? ldexpf(static_cast<float>(mantissa), -9)
+                                  : ldexpf(static_cast<float>(8 + mantissa), exponent - 10);
+      value[j] = (bits & 0x80 ? -magnitude : magnitude) * *scale;
+      if ((bits & 0x7f) == 0x7f) value[j] = nanf("");
+    }
+    store_pack<N>(out + i, value);
+  }
+};
+
+/// (heads, pairs) of one token a block row; moves x once each way.
+template <typename T>
+__global__ void rope_kernel(T* x, const float* table, const std::int32_t* positions,
+                            std::int64_t stride, int heads, int half, float direction) {
+  const std::int64_t token = blockIdx.x;
+  const float* cosine = table + static_cast<std::int64_t>(positions[token]) * 2 * half;
+  for (int i = static_cast<int>(threadIdx.x); i < heads * half; i += static_cast<int>(blockDim.x)) {
+    const int pair = i % half;
+    T* first = x + token * stride + static_cast<std::int64_t>(i / half) * 2 * half + pair;
+    const float a = device_float(first[0]), b = device_float(first[half]);
+    const float c = cosine[pair], s = direction * cosine[half + pair];
+    device_store(first[0], a * c - b * s);
+    device_store(first[half], b * c + a * s);
+  }
+}
+
+/// fp8 has no elements of its own on the device: bytes do.
+bool is_fp8(const ConstTensorView& tensor) { return tensor.dtype == DType::F8E4m3; }
+
+}  // namespace
+
+void compute(const Rope& call, LaunchContext& context) {
+  const int heads = static_cast<int>(call.x.size(1)), half = static_cast<int>(call.x.size(2) / 2);
+  with_device_type("rope", call.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    launch(context, {.grid = {static_cast<unsigned>(call.x.size(0))}, .block = {256}},
+           rope_kernel<T>, device_elements<T>(call.x), device_elements<float>(call.cosine_sine),
+           device_elements<std::int32_t>(call.positions), call.x.shape.stride, heads, half,
+           call.inverse ? -1.0f : 1.0f);
+  });
+}
+
+void compute(const Add& call, LaunchContext& context) {
+  const std::int64_t count = call.out.elements();
+  with_device_type("add", call.out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const AddBody<T> body{device_elements<T>(call.a), device_elements<T>(call.b),
+                          device_elements<T>(call.out)};
+    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.a, {1, count}),
+                           reshaped(call.b, {1, count}), reshaped(call.out, {1, count})),
+                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  });
+}
+
+void compute(const DropoutForward& call, LaunchContext& context) {
+  const std::int64_t count = call.x.elements();
+  with_device_type("dropout_forward", call.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const DropoutForwardBody<T> body{
+        device_elements<T>(call.x),
+        call.residual.given() ? device_elements<T>(call.residual) : nullptr,
+        device_elements<T>(call.out),
+        device_elements<std::uint8_t>(call.mask),
+        1.0f / (1.0f - call.probability),
+        dropout_threshold(call.probability),
+        call.seed,
+        call.offset};
+    const auto flat = [&](const ConstTensorView& tensor) {
+      return tensor.given() ? reshaped(tensor, {1, count}) : tensor;
+    };
+    with_pack<T>(packs_fit(kFullPack<T>, count, flat(call.x), flat(call.residual), flat(call.out),
+                           flat(call.mask)),
+                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  });
+}
+
+void compute(const DropoutBackward& call, LaunchContext& context) {
+  const std::int64_t count = call.d_out.elements();
+  with_device_type("dropout_backward", call.d_out.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const DropoutBackwardBody<T> body{
+        device_elements<T>(call.d_out), device_elements<std::uint8_t>(call.mask),
+        device_elements<T>(call.d_x), 1.0f / (1.0f - call.probability)};
+    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.d_out, {1, count}),
+                           reshaped(call.mask, {1, count}), reshaped(call.d_x, {1, count})),
+                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  });
+}
+
+void compute(const Cast& call, LaunchContext& context) {
+  const std::int64_t count = call.x.elements();
+  const ConstTensorView x = reshaped(call.x, {1, count});
+  const TensorView out = reshaped(call.out, {1, count});
+  const auto run = [&](auto smaller, const auto& body) {
+    using T = decltype(smaller);
+    with_pack<T>(packs_fit(kFullPack<T>, count, x, out),
+                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  };
+  if (is_fp8(call.x) && is_fp8(call.out))
+    throw OperatorError("cast: fp8 is not cast to fp8 on the device");
+  if (is_fp8(call.out))
+    return with_device_type("cast", x.dtype, [&](auto tag) {
+      using T = decltype(tag);
+      run(tag, ToFp8Body<T>{device_elements<T>(x), device_elements<std::uint8_t>(out),
+                            device_elements<float>(call.scale)});
+    });
+  with_device_type("cast", out.dtype, [&](auto to) {
+    using To = decltype(to);
+    if (is_fp8(call.x))
+      return run(to, FromFp8Body<To>{device_elements<std::uint8_t>(x), device_elements<To>(out),
+                                     device_elements<float>(call.scale)});
+    with_device_type("cast", x.dtype, [&](auto from) {
+      using From = decltype(from);
+      // The wider type decides how many elements make 16 bytes.
+      using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
+      run(Wider{}, CastBody<From, To>{device_elements<From>(x), device_elements<To>(out)});
+    });
+  });
+}
+
+void compute(const Scale& call, LaunchContext& context) {
+  const std::int64_t count = call.x.elements();
+  with_device_type("scale", call.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const ScaleBody<T> body{device_elements<T>(call.x), device_elements<float>(call.factor)};
+    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.x, {1, count})),
+                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  });
+}
+
+}  // namespace rehearse

@@ -1,0 +1,86 @@
+#include "tests/kernels/ops/device_under_test.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/catch.h"
+
+namespace rehearse {
+namespace {
+
+/// Copies of a case's tensors on a device.
+class Uploaded {
+ public:
+  Uploaded(ComputeDevice& device, const std::vector<HostTensor>& tensors) : device_(device) {
+    for (const HostTensor& tensor : tensors) {
+      buffers_.emplace_back(device, tensor.bytes());
+      device.upload(buffers_.back().data(), tensor.data(), tensor.bytes());
+      views_.emplace_back(buffers_.back().data(), tensor.dtype(), tensor.shape());
+    }
+  }
+  const std::vector<TensorView>& views() const { return views_; }
+  HostTensor download(std::size_t index) {
+    HostTensor tensor(views_[index].dtype, views_[index].shape);
+    device_.download(tensor.data(), buffers_[index].data(), tensor.bytes());
+    return tensor;
+  }
+
+ private:
+  ComputeDevice& device_;
+  std::vector<DeviceBuffer> buffers_;
+  std::vector<TensorView> views_;
+};
+
+void poison_outputs(DeviceCase& test) {
+  for (const std::size_t index : test.outputs)
+    if (std::find(test.kept.begin(), test.kept.end(), index) == test.kept.end())
+      test.tensors[index].poison();
+}
+
+std::vector<HostTensor> results_of(ComputeDevice& device, const DeviceCase& test) {
+  Uploaded uploaded(device, test.tensors);
+  device.run(test.call(uploaded.views()));
+  device.synchronize();
+  std::vector<HostTensor> results;
+  for (const std::size_t index : test.outputs) results.push_back(uploaded.download(index));
+  return results;
+}
+
+}  // namespace
+
+std::vector<OutputError> device_errors(ComputeDevice& device, DeviceCase& test) {
+  poison_outputs(test);
+  const std::vector<HostTensor> results = results_of(device, test);
+  std::vector<TensorView> views;
+  for (HostTensor& tensor : test.tensors) views.push_back(tensor.view());
+  cpu().run(test.call(views));
+  std::vector<OutputError> errors;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const HostTensor& reference = test.tensors[test.outputs[i]];
+    const bool exact = reference.dtype() == DType::I32 || reference.dtype() == DType::U8;
+    errors.push_back({test.outputs[i], relative_error(results[i], reference),
+                      exact                             ? 0
+                      : reference.dtype() == DType::F64 ? 1e-6  // fp32 arithmetic inside
+                                                        : error_bound(reference.dtype())});
+  }
+  return errors;
+}
+
+void check_on_device(DeviceCase test) {
+  ComputeDevice* device = device_under_test();
+  if (device == nullptr) {
+    WARN("SKIPPED: " + why_no_device());
+    return;
+  }
+  poison_outputs(test);
+  const std::vector<HostTensor> first = results_of(*device, test),
+                                second = results_of(*device, test);
+  for (std::size_t i = 0; i < first.size(); ++i)
+    CHECK(std::memcmp(first[i].data(), second[i].data(), first[i].bytes()) == 0);
+  for (const OutputError& one : device_errors(*device, test)) {
+    CAPTURE(one.tensor, one.error, one.bound);
+    CHECK(one.error <= one.bound);
+  }
+}
+
+}  // namespace rehearse

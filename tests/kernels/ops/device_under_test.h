@@ -1,0 +1,40 @@
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/ops/compute_device.h"
+#include "tests/kernels/ops/host_tensor.h"
+
+namespace rehearse {
+
+/// The device whose operators are compared with the CPU's: the GPU of this machine, or emulated
+/// threads. Null where there is none; `why_no_device` then says what is missing.
+ComputeDevice* device_under_test();
+std::string why_no_device();
+/// Emulation is slow: cases with large sizes are for a real device.
+bool device_is_fast();
+
+/// A call over numbered tensors, run on the CPU and on the device with the same inputs.
+/// `outputs` are compared; they are poisoned before the call, except those named in `kept`, which
+/// are read as well.
+struct DeviceCase {
+  std::vector<HostTensor> tensors;
+  std::vector<std::size_t> outputs;
+  std::vector<std::size_t> kept = {};
+  std::function<OperatorCall(const std::vector<TensorView>&)> call;
+};
+
+struct OutputError {
+  std::size_t tensor = 0;
+  double error = 0;
+  double bound = 0;
+};
+/// The relative error of each output with its type's bound. The case's tensors hold the CPU's
+/// results afterwards.
+std::vector<OutputError> device_errors(ComputeDevice& device, DeviceCase& test);
+/// CHECKs that no output is off by more than its bound, and that a second run on the device gives
+/// the same bytes.
+void check_on_device(DeviceCase test);
+
+}  // namespace rehearse
