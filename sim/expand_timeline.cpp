@@ -17,7 +17,7 @@ class Expansion {
  private:
   void collect_comms();
   void expand(std::int32_t device, Timeline& into);
-  void add(TimelineEvent event);
+  void add(TimelineEvent event, const Piece& piece, double start_s, double end_s);
   TimelineEvent event_of(const Task& task, std::int32_t device) const;
 
   const StepGraph& graph_;
@@ -29,7 +29,7 @@ class Expansion {
 
 Timeline Expansion::run() {
   Timeline timeline;
-  timeline.step_time_s = step_.end_s() - step_.begin_s();
+  timeline.step_time_s = step_.length_s();
   timeline.tags = graph_.labels;
   collect_comms();
   std::vector<std::int32_t> order(graph_.devices.size());
@@ -67,39 +67,44 @@ TimelineEvent Expansion::event_of(const Task& task, std::int32_t device) const {
   return event;
 }
 
-/// Keeps the part of an event that lies inside the step, in the step's time.
-void Expansion::add(TimelineEvent event) {
-  if (event.end_s < step_.begin_s() || event.start_s > step_.end_s()) return;
-  if (event.end_s == step_.begin_s() && event.start_s < event.end_s) return;
-  event.start_s = step_.clip(event.start_s) - step_.begin_s();
-  event.end_s = step_.clip(event.end_s) - step_.begin_s();
+/// The part of something that ran from `start_s` to `end_s` which belongs to a piece, in the
+/// window's time. An event without duration belongs to the piece in which it begins.
+void Expansion::add(TimelineEvent event, const Piece& piece, double start_s, double end_s) {
+  if (start_s == end_s ? start_s < piece.from_s || start_s > piece.to_s
+                       : start_s >= piece.to_s || end_s <= piece.from_s)
+    return;
+  const auto in_window = [&](double date_s) {
+    return step_.clip(std::clamp(date_s, piece.from_s, piece.to_s) + piece.shift_s) -
+           step_.begin_s();
+  };
+  event.start_s = in_window(start_s);
+  event.end_s = in_window(end_s);
+  if (end_s > piece.to_s) event.bytes = 0;  // shown with its end
   events_.push_back(event);
 }
 
 void Expansion::expand(std::int32_t device, Timeline& into) {
   events_.clear();
-  for (const std::int32_t index : step_.computes(device)) {
-    TimelineEvent event = event_of(graph_.tasks[index], device);
-    step_.replay(index, [&](const SegmentItem& item, double start_s, double end_s) {
+  for (const Piece& piece : step_.pieces(device)) {
+    const Task& task = graph_.tasks[piece.task];
+    TimelineEvent event = event_of(task, device);
+    step_.replay(piece.task, [&](const SegmentItem& item, double start_s, double end_s) {
       const bool transfer = item.work == WorkKind::TensorComm;
-      event.stream = transfer ? Stream::Tensor : graph_.tasks[index].stream;
+      event.stream = transfer ? Stream::Tensor : task.stream;
       event.tag = item.label;
       event.layer = item.layer;
       event.bytes = transfer ? item.bytes : 0;
-      event.start_s = start_s;
-      event.end_s = end_s;
-      add(event);
+      add(event, piece, start_s, end_s);
     });
   }
   for (const std::int32_t index : comms_[device]) {
     const Task& task = graph_.tasks[index];
     TimelineEvent event = event_of(task, device);
-    event.start_s = record_.start_s[index];
-    event.end_s = record_.finish_s[index];
     const std::int32_t first = graph_.groups[task.device].first_device;
     if (task.comm != CommKind::Pipeline || graph_.group_devices[first] == device)
       event.bytes = task.rank_bytes;
-    add(event);
+    for (const Piece& piece : step_.comm_pieces(index))
+      add(event, piece, record_.start_s[index], record_.finish_s[index]);
   }
   std::stable_sort(events_.begin(), events_.end(),
                    [](const TimelineEvent& a, const TimelineEvent& b) {

@@ -16,16 +16,24 @@ class IdleReasons {
   IdleReasons(const StepGraph& graph, const SimulationRecord& record);
 
   /// Adds the wait of a device from `from_s` to `to_s` to its metrics; `task` is what ended it:
-  /// its last predecessor, and so on. −1: nothing did.
-  void explain(std::int32_t device, double from_s, double to_s, std::int32_t task,
-               DeviceMetrics& into) const;
+  /// its last predecessor, and so on, in the terms of SimulationRecord::last_predecessor.
+  /// `shift_s`: 0 in the reported step, its length in the one after it, whose tasks are taken to
+  /// run as this one's did. Returns the date up to which nothing explains the wait.
+  double explain(std::int32_t device, double from_s, double to_s, std::int32_t task, double shift_s,
+                 DeviceMetrics& into) const;
 
-  bool takes_part(std::int32_t device, const Task& comm) const;
+  /// True for a transfer of the device's own tensor group: of the device, or of another tensor
+  /// rank of its stage and replica. The group goes on together, so it is one rank's wait as much
+  /// as the other's, and a folded group is told the same as an unfolded one.
+  bool concerns(std::int32_t device, const Task& comm) const;
 
  private:
+  bool on_stage(const Task& task, std::int32_t stage) const;
+
   const StepGraph& graph_;
   const SimulationRecord& record_;
-  std::vector<std::int32_t> members_;  // StepGraph::group_devices, sorted within each group
+  std::vector<std::int32_t> tensor_group_;  // by device: the first device of its tensor group
+  std::vector<std::int32_t> members_;       // tensor groups of StepGraph::group_devices, sorted
 };
 
 }  // namespace rehearse

@@ -21,7 +21,7 @@ struct SegmentSums {
 
 /// An interval in which one of a device's transfers ran after its last computation.
 struct TailTransfer {
-  double start_s, finish_s;
+  double from_s, to_s;
   CommKind kind;
 };
 
@@ -35,9 +35,11 @@ class Measurement {
  private:
   void sum_segments();
   void add_computes(std::int32_t device);
-  void add_task(std::int32_t task, DeviceMetrics& into);
+  void add_work(const Piece& piece, DeviceMetrics& into) const;
   void add_comms();
+  void add_comm(const Piece& piece, std::vector<std::array<double, kCommKindCount>>& covered);
   void add_tail(std::int32_t device);
+  double add_own_transfers(std::int32_t device, double from_s, double to_s);
   void add_links();
   void compare_load();
 
@@ -53,7 +55,7 @@ class Measurement {
 };
 
 StepMetrics Measurement::run() {
-  metrics_.step_time_s = step_.end_s() - step_.begin_s();
+  metrics_.step_time_s = step_.length_s();
   metrics_.devices.resize(graph_.devices.size());
   const auto devices = static_cast<std::int32_t>(graph_.devices.size());
   sum_segments();
@@ -93,27 +95,29 @@ void Measurement::sum_segments() {
 void Measurement::add_computes(std::int32_t device) {
   DeviceMetrics& into = metrics_.devices[device];
   double done_s = step_.begin_s();
-  for (const std::int32_t task : step_.computes(device)) {
-    const double start_s = step_.clip(record_.start_s[task]);
-    if (start_s > done_s)
-      idle_.explain(device, done_s, start_s, record_.last_predecessor[task], into);
-    add_task(task, into);
-    done_s = std::max(done_s, step_.clip(record_.finish_s[task]));
+  for (const Piece& piece : step_.pieces(device)) {
+    const double from_s = piece.from_s + piece.shift_s;
+    if (from_s > done_s)
+      into.waiting_s += idle_.explain(device, done_s, from_s, record_.last_predecessor[piece.task],
+                                      piece.shift_s, into) -
+                        done_s;
+    add_work(piece, into);
+    done_s = std::max(done_s, piece.to_s + piece.shift_s);
   }
-  idle_from_s_[device] = done_s;
+  for (const std::int32_t task : step_.computes(device))
+    into.bytes[static_cast<std::size_t>(CommKind::Tensor)] +=
+        segments_[graph_.tasks[task].payload].transfer_bytes;
+  idle_from_s_[device] = std::min(done_s, step_.end_s());
 }
 
-/// Computation by kind; what is left of the task's time is the device waiting for its host.
-void Measurement::add_task(std::int32_t task, DeviceMetrics& into) {
-  const std::int32_t device = graph_.tasks[task].device;
-  const SegmentSums& sums = segments_[graph_.tasks[task].payload];
+/// Computation by kind; what is left of the piece's time is the device waiting for its host.
+void Measurement::add_work(const Piece& piece, DeviceMetrics& into) const {
+  const std::int32_t device = graph_.tasks[piece.task].device;
+  const SegmentSums& sums = segments_[graph_.tasks[piece.task].payload];
   const double speed = graph_.devices[device].speed;
-  const double start_s = step_.clip(record_.start_s[task]);
-  const double finish_s = step_.clip(record_.finish_s[task]);
-  into.bytes[static_cast<std::size_t>(CommKind::Tensor)] += sums.transfer_bytes;
   double worked_s = 0;
-  if (start_s == record_.start_s[task] && finish_s == record_.finish_s[task] &&
-      step_.undisturbed(task)) {
+  if (piece.from_s == record_.start_s[piece.task] && piece.to_s == record_.finish_s[piece.task] &&
+      step_.undisturbed(piece.task)) {
     for (std::size_t kind = 0; kind < kWorkKindCount; ++kind) {
       const bool transfer = kind == static_cast<std::size_t>(WorkKind::TensorComm);
       const double seconds = transfer ? sums.seconds[kind] : sums.seconds[kind] / speed;
@@ -121,8 +125,9 @@ void Measurement::add_task(std::int32_t task, DeviceMetrics& into) {
       worked_s += seconds;
     }
   } else {
-    step_.replay(task, [&](const SegmentItem& item, double item_start_s, double item_end_s) {
-      const double seconds = step_.clip(item_end_s) - step_.clip(item_start_s);
+    step_.replay(piece.task, [&](const SegmentItem& item, double item_start_s, double item_end_s) {
+      const double seconds = std::clamp(item_end_s, piece.from_s, piece.to_s) -
+                             std::clamp(item_start_s, piece.from_s, piece.to_s);
       into.work_s[static_cast<std::size_t>(item.work)] += seconds;
       worked_s += seconds;
       if (item.work == WorkKind::TensorComm || seconds == 0) return;
@@ -130,59 +135,81 @@ void Measurement::add_task(std::int32_t task, DeviceMetrics& into) {
       into.slowed_s += std::max(0.0, whole_s - item.seconds / speed) * (seconds / whole_s);
     });
   }
-  if (!record_.host_begin_s.empty()) into.host_s += std::max(0.0, finish_s - start_s - worked_s);
+  if (!record_.host_begin_s.empty())
+    into.host_s += std::max(0.0, piece.to_s - piece.from_s - worked_s);
 }
 
 /// Time and bytes of all transfers; `hidden_s` becomes the union of each kind's times.
 void Measurement::add_comms() {
-  std::vector<std::int32_t> comms;
-  for (std::size_t task = 0; task < graph_.tasks.size(); ++task)
-    if (graph_.tasks[task].kind == TaskKind::Comm && graph_.tasks[task].device >= 0)
-      comms.push_back(static_cast<std::int32_t>(task));
-  std::stable_sort(comms.begin(), comms.end(), [this](std::int32_t a, std::int32_t b) {
-    return record_.start_s[a] < record_.start_s[b];
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < graph_.tasks.size(); ++i) {
+    const Task& task = graph_.tasks[i];
+    if (task.kind != TaskKind::Comm || task.device < 0) continue;
+    for (const Piece& piece : step_.comm_pieces(static_cast<std::int32_t>(i)))
+      pieces.push_back(piece);
+    const Group& group = graph_.groups[task.device];
+    // Of a transfer between stages only the sender, the group's first, hands something over.
+    const std::int32_t givers = task.comm == CommKind::Pipeline ? 1 : group.device_count;
+    for (std::int32_t j = 0; j < givers; ++j)
+      metrics_.devices[graph_.group_devices[group.first_device + j]]
+          .bytes[static_cast<std::size_t>(task.comm)] += task.rank_bytes;
+  }
+  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+    return a.from_s + a.shift_s < b.from_s + b.shift_s;
   });
   std::vector<std::array<double, kCommKindCount>> covered(graph_.devices.size());
   for (auto& device : covered) device.fill(step_.begin_s());
-  for (const std::int32_t index : comms) {
-    const Task& task = graph_.tasks[index];
-    const Group& group = graph_.groups[task.device];
-    const auto kind = static_cast<std::size_t>(task.comm);
-    const double start_s = step_.clip(record_.start_s[index]);
-    const double finish_s = step_.clip(record_.finish_s[index]);
-    for (std::int32_t i = 0; i < group.device_count; ++i) {
-      const std::int32_t device = graph_.group_devices[group.first_device + i];
-      DeviceMetrics& into = metrics_.devices[device];
-      // Of a transfer between stages only the sender, the group's first, hands something over.
-      if (i == 0 || task.comm != CommKind::Pipeline) into.bytes[kind] += task.rank_bytes;
-      double& until_s = covered[device][kind];
-      into.hidden_s[kind] += std::max(0.0, finish_s - std::max(start_s, until_s));
-      until_s = std::max(until_s, finish_s);
-      if (finish_s > idle_from_s_[device]) tails_[device].push_back({start_s, finish_s, task.comm});
-    }
+  for (const Piece& piece : pieces) add_comm(piece, covered);
+}
+
+void Measurement::add_comm(const Piece& piece,
+                           std::vector<std::array<double, kCommKindCount>>& covered) {
+  const Task& task = graph_.tasks[piece.task];
+  const Group& group = graph_.groups[task.device];
+  const auto kind = static_cast<std::size_t>(task.comm);
+  const double from_s = piece.from_s + piece.shift_s, to_s = piece.to_s + piece.shift_s;
+  for (std::int32_t i = 0; i < group.device_count; ++i) {
+    const std::int32_t device = graph_.group_devices[group.first_device + i];
+    double& until_s = covered[device][kind];
+    metrics_.devices[device].hidden_s[kind] += std::max(0.0, to_s - std::max(from_s, until_s));
+    until_s = std::max(until_s, to_s);
+    if (to_s > idle_from_s_[device]) tails_[device].push_back({from_s, to_s, task.comm});
   }
 }
 
-/// After its last computation a device waits for the step's end: for its own transfers where
-/// such run, else for whatever ended the step.
+/// After its last computation a device waits for what its first of the next step waits for. Where
+/// no next step is known, it waits for its own transfers and for what ended the step.
 void Measurement::add_tail(std::int32_t device) {
   DeviceMetrics& into = metrics_.devices[device];
   const double from_s = idle_from_s_[device];
-  std::vector<TailTransfer>& tail = tails_[device];
-  std::stable_sort(tail.begin(), tail.end(), [](const TailTransfer& a, const TailTransfer& b) {
-    return a.finish_s > b.finish_s;
-  });
   double left_to_s = step_.end_s();
+  const std::int32_t next = step_.first_inside(device);
+  if (next >= 0 && left_to_s > from_s)
+    left_to_s = idle_.explain(device, from_s, left_to_s, record_.last_predecessor[next],
+                              step_.length_s(), into);
+  left_to_s = add_own_transfers(device, from_s, left_to_s);
+  if (left_to_s > from_s) left_to_s = idle_.explain(device, from_s, left_to_s, last_task_, 0, into);
+  into.waiting_s += left_to_s - from_s;
+}
+
+/// The part of a wait at the step's end in which the device's own transfers run, and what lies
+/// after each of them. Returns the date before which none runs.
+double Measurement::add_own_transfers(std::int32_t device, double from_s, double to_s) {
+  DeviceMetrics& into = metrics_.devices[device];
+  std::vector<TailTransfer>& tail = tails_[device];
+  std::stable_sort(tail.begin(), tail.end(),
+                   [](const TailTransfer& a, const TailTransfer& b) { return a.to_s > b.to_s; });
+  double left_to_s = to_s;
   for (const TailTransfer& transfer : tail) {
-    if (left_to_s <= from_s) return;
-    const double begin_s = std::max(from_s, transfer.start_s);
-    const double end_s = std::min(left_to_s, transfer.finish_s);
+    const double begin_s = std::max(from_s, transfer.from_s);
+    const double end_s = std::min(left_to_s, transfer.to_s);
     if (end_s <= begin_s) continue;
-    if (end_s < left_to_s) idle_.explain(device, end_s, left_to_s, last_task_, into);
+    if (end_s < left_to_s)
+      into.waiting_s += idle_.explain(device, end_s, left_to_s, last_task_, 0, into) - end_s;
     into.exposed_s[static_cast<std::size_t>(transfer.kind)] += end_s - begin_s;
     left_to_s = begin_s;
   }
-  if (left_to_s > from_s) idle_.explain(device, from_s, left_to_s, last_task_, into);
+  return left_to_s;
 }
 
 void Measurement::add_links() {

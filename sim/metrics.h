@@ -43,16 +43,23 @@ struct StepMetrics {
 /// the predecessors that were done last, exactly one task ran at every date of the wait. Where it
 /// is a transfer that the device takes part in, the time is exposed communication of its kind;
 /// where it ran on devices of other stages only, bubble; else waiting. At the end of the step a
-/// device waits for its own transfers, then for what ended the step, told apart the same way.
+/// device waits for what its first task of the next step waits for; of a single step no next one
+/// is known, and it waits for its own transfers and for what ended the step.
+///
+/// Tasks that began before the step's begin stand for those of the next step that begin before
+/// its end: they count one step later (sim/reported_step.h).
 ///
 /// The collectives of a folded tensor group (WorkKind::TensorComm) are items of computation in
 /// the graph, but communication here: their time is in exposed_s[Tensor] and not in work_s, so
 /// that a folded and an unfolded step read the same.
 StepMetrics measure(const StepGraph& graph, const SimulationRecord& record);
 
-/// The reported step as events, segments expanded to their operators and cut off at the step's
-/// begin and end. Collectives of folded groups are on Stream::Tensor. A transfer appears on the
-/// stream of each device that takes part; only ranks that hand something over show bytes.
+/// The reported step as events, segments expanded to their operators. What ran before the step's
+/// begin is shown one step later, at its end; an event that crosses the begin is cut in two, and
+/// its bytes stand at its end. Collectives of folded groups are on Stream::Tensor. A transfer
+/// appears on the stream of each device that takes part; only ranks that hand something over show
+/// bytes. Where a stage receives while it sends, the later event is shown from the end of the
+/// earlier one.
 Timeline expand_timeline(const StepGraph& graph, const SimulationRecord& record);
 
 }  // namespace rehearse

@@ -34,6 +34,42 @@ ReportedStep::ReportedStep(const StepGraph& graph, const SimulationRecord& recor
   for (std::size_t d = 0; d < devices; ++d) first_change_[d + 1] += first_change_[d];
 }
 
+std::vector<Piece> ReportedStep::pieces(std::int32_t device) const {
+  std::vector<Piece> pieces;
+  double done_s = begin_s();
+  const auto tasks = computes(device);
+  for (const std::int32_t task : tasks) {
+    if (record_.start_s[task] < begin_s() && record_.finish_s[task] <= begin_s()) continue;
+    pieces.push_back({task, clip(record_.start_s[task]), clip(record_.finish_s[task]), 0});
+    done_s = std::max(done_s, pieces.back().to_s);
+  }
+  for (const std::int32_t task : tasks) {
+    if (record_.start_s[task] >= begin_s()) break;
+    const double from_s = std::max(record_.start_s[task], done_s - length_s());
+    const double to_s = std::min(record_.finish_s[task], begin_s());
+    if (to_s <= from_s) continue;
+    pieces.push_back({task, from_s, to_s, length_s()});
+  }
+  return pieces;
+}
+
+std::vector<Piece> ReportedStep::comm_pieces(std::int32_t task) const {
+  std::vector<Piece> pieces;
+  const double start_s = record_.start_s[task], finish_s = record_.finish_s[task];
+  if (finish_s > begin_s() || start_s >= begin_s())
+    pieces.push_back({task, clip(start_s), clip(finish_s), 0});
+  if (start_s < begin_s())
+    pieces.push_back({task, std::max(start_s, begin_s() - length_s()),
+                      std::min(finish_s, begin_s()), length_s()});
+  return pieces;
+}
+
+std::int32_t ReportedStep::first_inside(std::int32_t device) const {
+  for (const std::int32_t task : computes(device))
+    if (record_.start_s[task] >= begin_s()) return task;
+  return -1;
+}
+
 const SimulationRecord::RateChange* ReportedStep::change_after(std::int32_t device,
                                                                double at_s) const {
   const RateChange* const changes = record_.rate_changes.data();

@@ -11,14 +11,28 @@
 
 namespace rehearse {
 
+/// A part of a task inside the step's window. It ran from `from_s` to `to_s`, and counts at these
+/// dates + shift_s.
+struct Piece {
+  std::int32_t task = 0;
+  double from_s = 0, to_s = 0;
+  double shift_s = 0;  ///< 0, or one step for what ran before the step's begin
+};
+
 /// The reported step of a simulation in order: each device's compute tasks by time, and their
 /// items one by one. Made once, O(tasks log tasks); holds references to graph and record.
+///
+/// The window is [begin_s, end_s]. Tasks of the step that ran before its begin, beside the end of
+/// the step before, stand for those of the next step that would run beside its end: they count
+/// one step later. So a step holds all of its work once, and its end is not idle where in a row
+/// of steps it is not.
 class ReportedStep {
  public:
   ReportedStep(const StepGraph& graph, const SimulationRecord& record);
 
   double begin_s() const { return record_.begin_s; }
   double end_s() const { return record_.end_s; }
+  double length_s() const { return record_.end_s - record_.begin_s; }
   /// A date, moved into the step.
   double clip(double date_s) const { return std::clamp(date_s, record_.begin_s, record_.end_s); }
 
@@ -27,6 +41,14 @@ class ReportedStep {
     return std::span(compute_).subspan(first_compute_[device],
                                        first_compute_[device + 1] - first_compute_[device]);
   }
+  /// The device's computation inside the window, in order and without overlap. (Where steps are
+  /// not alike yet, what counts later is cut off where the step's own work is not over.)
+  std::vector<Piece> pieces(std::int32_t device) const;
+  /// The one or two parts of a transfer inside the window, by date.
+  std::vector<Piece> comm_pieces(std::int32_t task) const;
+  /// The first compute task of a device that began inside the window, −1 for none.
+  std::int32_t first_inside(std::int32_t device) const;
+
   /// Whether a compute task ran at full rate from its start to its end.
   bool undisturbed(std::int32_t task) const;
 

@@ -130,9 +130,10 @@ TEST_CASE("work lost to communication is inside the work and counted apart") {
   CHECK(metrics.devices[0].hidden_s[kData] == Approx(4));
 }
 
-TEST_CASE("a task that begins before the step counts from the step's begin on") {
-  // As in the engine's test: the gather of the step before ends one second into this step's
-  // first computation.
+TEST_CASE("what runs beside the end of the step before counts at this step's end") {
+  // A gather of 1.5 s after the last computation: the next step's first computation hides one
+  // second of it, its second one waits for the rest. The step is 2.5 s long, and in a row of such
+  // steps the device computes for 2 s of it.
   GraphBuilder build;
   const std::int32_t device = build.device();
   const std::int32_t first = build.compute(device, 1), second = build.compute(device, 1);
@@ -140,14 +141,38 @@ TEST_CASE("a task that begins before the step counts from the step's begin on") 
   build.edge(second, gather);
   build.wrap(gather, second);
   const StepGraph graph = build.finish();
-  const SimulationRecord record = simulate(graph, {.steps = 3});
+  const SimulationRecord record = simulate(graph, {.steps = GENERATE(2, 3)});
   REQUIRE(record.start_s[first] < record.begin_s);
   const StepMetrics metrics = measure(graph, record);
   const DeviceMetrics& only = metrics.devices[0];
-  CHECK(only.busy_s() + only.exposed_s[kParameter] + only.waiting_s ==
-        Approx(metrics.step_time_s).epsilon(1e-12));
+  CHECK(metrics.step_time_s == Approx(2.5));
+  CHECK(only.busy_s() == Approx(2));
+  CHECK(only.exposed_s[kParameter] == Approx(0.5));
+  CHECK(only.hidden_s[kParameter] == Approx(1));
+  CHECK(only.waiting_s == Approx(0).margin(1e-12));
+  // Beginning where the gather's exposed part ends: second computation, gather beside the first.
   const Timeline timeline = expand_timeline(graph, record);
-  for (const TimelineEvent& event : timeline.events) CHECK(event.start_s >= 0);
+  double computing_s = 0, gathering_s = 0;
+  for (const TimelineEvent& event : timeline.events)
+    (event.stream == Stream::Compute ? computing_s : gathering_s) += event.end_s - event.start_s;
+  CHECK(computing_s == Approx(2));
+  CHECK(gathering_s == Approx(1.5));
+}
+
+TEST_CASE("at a step's end a device waits for what its next step waits for") {
+  // The second stage is done early; its next forward waits for the first stage's backward, last
+  // of the step, and its forward of the next.
+  GraphBuilder build;
+  const std::int32_t first = build.device(0), second = build.device(1);
+  const std::int32_t forward = build.compute(first, 1), turn = build.compute(second, 3);
+  const std::int32_t backward = build.compute(first, 2);
+  build.edge(forward, turn);
+  build.edge(turn, backward);
+  const StepGraph graph = build.finish();
+  const StepMetrics metrics = measure(graph, simulate(graph, {.steps = 2}));
+  CHECK(metrics.step_time_s == Approx(6));
+  CHECK(metrics.devices[1].bubble_s == Approx(3));
+  CHECK(metrics.devices[1].waiting_s == Approx(0).margin(1e-12));
 }
 
 TEST_CASE("a link's utilisation is its bytes over what it could carry in the step") {

@@ -58,9 +58,11 @@ class RandomGraph {
   void make_segment() {
     std::vector<SegmentItem> items;
     for (int i = draw_.whole(1, 12); i > 0; --i)
-      items.push_back({draw_.chance(0.05) ? 0.0 : draw_.real(2e-6, 80e-6), draw_.real(1, 1e6),
-                       draw_.whole(0, 2), draw_.whole(-1, 9),
-                       static_cast<WorkKind>(draw_.whole(0, kWorkKindCount - 1))});
+      items.push_back({.seconds = draw_.chance(0.05) ? 0.0 : draw_.real(2e-6, 80e-6),
+                       .bytes = draw_.real(1, 1e6),
+                       .label = draw_.whole(0, 2),
+                       .layer = draw_.whole(-1, 9),
+                       .work = static_cast<WorkKind>(draw_.whole(0, kWorkKindCount - 1))});
     const double launch_s = options_.launches && draw_.chance(0.8) ? draw_.real(1e-6, 40e-6) : 0;
     segments_.push_back(build_.segment(items, launch_s));
   }
