@@ -1,6 +1,13 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
 #include <random>
+#include <string>
 
 #include "sim/simulate.h"
 #include "tests/catch.h"
@@ -169,6 +176,36 @@ TEST_CASE("flows of one pattern start together and the transfer ends with the la
   CHECK(record.finish_s[0] == Approx(0.5 + 3).epsilon(1e-12));
   CHECK(record.link_bytes[a] == 2e9);
   CHECK(record.link_bytes[b] == 6e9);
+}
+
+TEST_CASE("the network prints nothing and leaves the program its signals") {
+  // In a child, because the network is silent or not when it is made for the first time.
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  std::cout.flush();  // what the test program has to say stays with it
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    dup2(ends[1], STDERR_FILENO);
+    const auto own = [](int) {};
+    for (const int signal : {SIGINT, SIGTERM, SIGSEGV}) std::signal(signal, own);
+    for (int run = 0; run < 3; ++run) simulated_finish({1e9}, {{1e6, {{0, 1}}}});
+    bool kept = true;
+    for (const int signal : {SIGINT, SIGTERM, SIGSEGV})
+      kept &= std::signal(signal, SIG_DFL) == static_cast<void (*)(int)>(own);
+    std::exit(kept ? 0 : 1);  // with the library's own leave-taking
+  }
+  close(ends[1]);
+  std::string output;
+  char buffer[512];
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    output.append(buffer, static_cast<std::size_t>(n));
+  close(ends[0]);
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(output == "");
+  CHECK(status == 0);
 }
 
 TEST_CASE("nothing to send takes the latency alone") {
