@@ -65,11 +65,9 @@ const JsonValue& nearest(const JsonValue& tree, const std::string& pointer) {
   const JsonValue* place = &tree;
   for (const std::string& token : tokens) {
     const JsonValue* next = place->find(token);
-    if (place->is_list() && token.size() < 8 &&
-        token.find_first_not_of("0123456789") == std::string::npos) {
-      const auto index = static_cast<std::size_t>(std::stoul(token));
-      if (index < place->items.size()) next = &place->items[index];
-    }
+    const int item = place->is_list() ? item_number(token) : -1;
+    if (item >= 0 && static_cast<std::size_t>(item) < place->items.size())
+      next = &place->items[static_cast<std::size_t>(item)];
     if (!next) break;
     place = next;
   }

@@ -21,11 +21,19 @@ const FieldTable<WhatIf>& what_if_table() {
   return table;
 }
 
-void check_scenario(const ScenarioText& text, ObjectCheck& check) {
+void check_plans(ObjectCheck& check) {
+  if (check.has("plan") && check.has("plans"))
+    check.problem("plans", "the scenario has both plan and plans", "move the plan into plans");
+  if (!check.has("plans")) return;
   std::set<std::string> names;
-  for (const Plan& plan : text.plans)
-    if (!plan.name.empty() && !names.insert(plan.name).second)
-      check.problem("plans", "two plans are called " + json_quoted(plan.name));
+  for (const JsonValue& plan : check.value("plans")->items) {
+    const JsonValue* name = plan.find("name");
+    if (name && name->is_text() && !name->text.empty() && !names.insert(name->text).second)
+      check.problem("plans", "two plans are called " + json_quoted(name->text));
+  }
+}
+
+void check_scenario(const ScenarioText& text, ObjectCheck& check) {
   const int longest = text.model.max_seq_len;
   if (text.model.positions == Positions::Learned && text.workload.seq_len > longest)
     check.problem("workload",
@@ -63,11 +71,7 @@ const FieldTable<ScenarioText>& scenario_table() {
                 "values by JSON pointers, in every combination; lists inside \"zip\" advance "
                 "together")
           .default_note("none")
-          .shape([](ObjectCheck& check) {
-            if (check.has("plan") && check.has("plans"))
-              check.problem("plans", "the scenario has both plan and plans",
-                            "move the plan into plans");
-          })
+          .shape(check_plans)
           .check(check_scenario);
   return table;
 }

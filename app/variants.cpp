@@ -249,7 +249,7 @@ std::string pointer_hint(const std::string& pointer, const Table& table, const J
   std::string meant;
   int nearest = kAnyDistance + 1;
   for (const std::string& each : known) {
-    if (pointer_end(each, 1) != last) continue;
+    if (pointer_end(each, 1) != last || item_number(last) >= 0) continue;
     const int distance = edit_distance(pointer, each, kAnyDistance);
     if (distance < nearest) meant = each;
     nearest = std::min(nearest, distance);
@@ -261,12 +261,9 @@ std::string pointer_hint(const std::string& pointer, const Table& table, const J
 
 /// The item of a list that a token names; nullptr where there is none.
 JsonValue* item_at(JsonValue& list, const std::string& token) {
-  constexpr std::size_t kMostDigits = 7;
-  if (token.empty() || token.size() > kMostDigits ||
-      token.find_first_not_of("0123456789") != std::string::npos)
-    return nullptr;
-  const auto index = static_cast<std::size_t>(std::stoul(token));
-  return index < list.items.size() ? &list.items[index] : nullptr;
+  const int index = item_number(token);
+  if (index < 0 || static_cast<std::size_t>(index) >= list.items.size()) return nullptr;
+  return &list.items[static_cast<std::size_t>(index)];
 }
 
 }  // namespace

@@ -281,6 +281,13 @@ class FieldTable : public Table {
     return *this;
   }
 
+  /// `shape(ObjectCheck&)` says which keys may stand beside each other; always called.
+  template <class Shape>
+  FieldTable& shape(Shape keys_together) {
+    shape_ = keys_together;
+    return *this;
+  }
+
   /// `check(T&, ObjectCheck&)` says what must hold between fields, and fills fields that follow
   /// from others; called when every field of the object was read well.
   template <class Check>

@@ -250,4 +250,16 @@ std::string pointer_token(std::string_view token) {
   return result;
 }
 
+int item_number(std::string_view token) {
+  constexpr std::size_t kMostDigits = 9;
+  if (token.empty() || token.size() > kMostDigits) return -1;
+  if (token.size() > 1 && token.front() == '0') return -1;
+  int number = 0;
+  for (const char digit : token) {
+    if (digit < '0' || digit > '9') return -1;
+    number = 10 * number + (digit - '0');
+  }
+  return number;
+}
+
 }  // namespace rehearse

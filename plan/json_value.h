@@ -80,5 +80,7 @@ std::string json_quoted(std::string_view text);
 /// RFC 6901: "/a/0/b~1c" ↔ {"a", "0", "b/c"}. False where the text is no pointer.
 bool split_pointer(std::string_view pointer, std::vector<std::string>& tokens);
 std::string pointer_token(std::string_view token);
+/// The index of a list's item as a pointer writes it; −1 for other tokens.
+int item_number(std::string_view token);
 
 }  // namespace rehearse

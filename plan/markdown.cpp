@@ -15,8 +15,9 @@ std::string bound(double value, Dimension dimension) {
 std::string range_text(const Range& range, Dimension dimension) {
   constexpr double kUnbounded = std::numeric_limits<double>::max();
   const bool low = range.minimum > -kUnbounded, high = range.maximum < kUnbounded;
+  const std::string zero = range.or_zero ? ", 0 or " : ", ";
   if (low && high)
-    return ", " + bound(range.minimum, dimension) + " … " + bound(range.maximum, dimension);
+    return zero + bound(range.minimum, dimension) + " … " + bound(range.maximum, dimension);
   if (low) return ", ≥ " + bound(range.minimum, dimension);
   if (high) return ", ≤ " + bound(range.maximum, dimension);
   return "";

@@ -19,9 +19,11 @@ std::string bound_text(double bound, Dimension dimension) {
 bool check_range(double number, const Range& range, Dimension dimension, const JsonValue& value,
                  Reading& reading, const std::string& hint) {
   if (number >= range.minimum && number <= range.maximum) return true;
+  if (range.or_zero && number == 0) return true;
   const bool low = number < range.minimum;
   reading.problem(value.offset,
-                  std::string("must be at ") + (low ? "least " : "most ") +
+                  std::string(range.or_zero ? "must be 0 or at " : "must be at ") +
+                      (low ? "least " : "most ") +
                       bound_text(low ? range.minimum : range.maximum, dimension) + ", but is " +
                       bound_text(number, dimension),
                   hint);
@@ -42,6 +44,7 @@ void report_kind(const JsonValue& value, Reading& reading, const std::string& ex
   if (value.kind == JsonKind::Null && hint.empty()) hint = "leave the key out for its default";
   constexpr std::size_t kLongestText = 40;
   std::string found = kind_phrase(value.kind);
+  if (value.kind == JsonKind::Boolean) found = value.boolean ? "true" : "false";
   if (value.is_text() && value.text.size() <= kLongestText) found += ' ' + json_quoted(value.text);
   reading.problem(value.offset, "must be " + expected + ", but is " + found, std::move(hint));
 }

@@ -25,7 +25,8 @@ std::string quantity_pattern(Dimension dimension) {
 
 void add_bounds(JsonValue& schema, const Range& range) {
   constexpr double kUnbounded = std::numeric_limits<double>::max();
-  if (range.minimum > -kUnbounded) schema.add("minimum", JsonValue::of(range.minimum));
+  if (range.minimum > -kUnbounded)
+    schema.add("minimum", JsonValue::of(range.or_zero ? 0.0 : range.minimum));
   if (range.maximum < kUnbounded) schema.add("maximum", JsonValue::of(range.maximum));
 }
 

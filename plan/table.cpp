@@ -15,14 +15,6 @@ void place_at(JsonValue& value, std::uint32_t offset) {
   }
 }
 
-/// An index of a list as a pointer writes it, or −1.
-int list_index(const std::string& token) {
-  constexpr std::size_t kMostDigits = 7;
-  if (token.empty() || token.size() > kMostDigits) return -1;
-  if (token.find_first_not_of("0123456789") != std::string::npos) return -1;
-  return std::stoi(token);
-}
-
 }  // namespace
 
 void ObjectCheck::problem(std::string_view key, std::string message, std::string hint) {
@@ -55,6 +47,8 @@ bool Table::read_into(const JsonValue& value, Reading& reading, void* object) co
     if (used) reading.set_partial(true);
     read_members(value, reading, object);
     reading.set_partial(partial);
+    ObjectCheck check(value, reading);
+    if (shape_) shape_(check);
   } else {
     const std::string named = origins_.empty() ? "" : " or the name of a " + origins_[0].what;
     report_kind(value, reading, "an object" + named);
@@ -213,10 +207,10 @@ bool Table::knows(const std::vector<std::string>& tokens, std::size_t from) cons
     case FieldKind::Object:
       return field->nested->knows(tokens, from + 1);
     case FieldKind::ObjectList:
-      return list_index(tokens[from + 1]) >= 0 && field->nested->knows(tokens, from + 2);
+      return item_number(tokens[from + 1]) >= 0 && field->nested->knows(tokens, from + 2);
     case FieldKind::IntegerList:
     case FieldKind::TextList:
-      return from + 2 == tokens.size() && list_index(tokens[from + 1]) >= 0;
+      return from + 2 == tokens.size() && item_number(tokens[from + 1]) >= 0;
     default:
       return false;
   }

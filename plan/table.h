@@ -33,6 +33,7 @@ enum class FieldKind : std::uint8_t {
 struct Range {
   double minimum = -std::numeric_limits<double>::max();
   double maximum = std::numeric_limits<double>::max();
+  bool or_zero = false;  ///< 0 too: "does not have it"
 };
 
 /// One field of a table: what people see of it, and how it is read and written. `read` and
@@ -117,6 +118,7 @@ class Table {
   std::string name_, help_;
   std::vector<Field> fields_;
   std::vector<Origin> origins_;
+  std::function<void(ObjectCheck&)> shape_;
   std::function<void(void*, ObjectCheck&)> check_;
   /// A struct with its defaults (owned), to write origins from and to print defaults.
   std::function<std::shared_ptr<void>()> make_default_;

@@ -12,7 +12,9 @@ constexpr double kMostVertices = 2048;
 constexpr double kMostEdges = 16384;
 constexpr double kMostPorts = 1 << 16;
 constexpr Range kBytes{0, 1e18};
-constexpr Range kRate{0, 1e18};
+/// A bandwidth of some hundred bytes a second is a number whose unit was forgotten.
+constexpr Range kRate{1e6, 1e18};
+constexpr Range kRateOrNone{1e6, 1e18, true};
 constexpr Range kSpeed{0, 1e21};
 constexpr Range kLatency{0, 10};
 
@@ -23,25 +25,10 @@ std::vector<std::string> ids_of(const std::vector<Spec>& catalogue) {
   return ids;
 }
 
-/// A bandwidth of some hundred bytes a second is a number whose unit was forgotten.
-void check_rate(ObjectCheck& check, const char* key, double bytes_per_s) {
-  constexpr double kSlowest = 1e6;
-  if (bytes_per_s > 0 && bytes_per_s < kSlowest)
-    check.problem(key, "is only " + format_rate(bytes_per_s) + "; was the unit forgotten?",
-                  "a number without a unit is in bytes/s; write it like \"400 Gbit/s\"");
-}
-
 void check_gpu(const GpuSpec& gpu, ObjectCheck& check) {
-  check_rate(check, "memory_bandwidth", gpu.memory_bandwidth_bytes_per_s);
-  check_rate(check, "nvlink_bandwidth", gpu.nvlink_bandwidth_bytes_per_s);
-  check_rate(check, "pcie_bandwidth", gpu.pcie_bandwidth_bytes_per_s);
   if (gpu.fp32_flops == 0 && gpu.bf16_flops == 0 && gpu.fp16_flops == 0 && gpu.fp8_flops == 0)
     check.problem("bf16_rate", "the GPU has no computing rate",
                   "give fp32_rate, bf16_rate, fp16_rate or fp8_rate");
-}
-
-void check_node(const NodeSpec& node, ObjectCheck& check) {
-  check_rate(check, "nic_bandwidth", node.nic_bandwidth_bytes_per_s);
 }
 
 const FieldTable<NodeGroup>& group_table() {
@@ -78,10 +65,7 @@ const FieldTable<CustomEdge>& edge_table() {
           .required()
           .quantity("latency", &CustomEdge::latency_s, Dimension::Seconds, kLatency,
                     "of its whole length")
-          .boolean("duplex", &CustomEdge::duplex, "false: only from → to")
-          .check([](const CustomEdge& edge, ObjectCheck& check) {
-            check_rate(check, "bandwidth", edge.bandwidth_bytes_per_s);
-          });
+          .boolean("duplex", &CustomEdge::duplex, "false: only from → to");
   return table;
 }
 
@@ -97,7 +81,7 @@ void drop_remarks(JsonValue& value) {
   for (JsonValue& item : value.items) drop_remarks(item);
 }
 
-void check_cluster(const ClusterFile& file, ObjectCheck& check) {
+void check_cluster_keys(ObjectCheck& check) {
   if (check.has("node") && check.has("groups"))
     check.problem("groups", "the cluster is given both as node and as groups",
                   "move the node into a group of its own");
@@ -108,6 +92,9 @@ void check_cluster(const ClusterFile& file, ObjectCheck& check) {
     for (const char* key : {"nodes", "speed"})
       if (check.has(key))
         check.problem(key, "groups say this each for itself", "move it into the groups");
+}
+
+void check_cluster(const ClusterFile& file, ObjectCheck& check) {
   const bool custom = file.fabric.kind == FabricKind::Custom;
   for (const char* key : {"vertices", "edges"})
     if (check.has(key) != custom)
@@ -147,7 +134,7 @@ const FieldTable<GpuSpec>& gpu_table() {
           .quantity("memory", &GpuSpec::memory_bytes, Dimension::Bytes, {1, 1e18}, "its memory")
           .required()
           .quantity("memory_bandwidth", &GpuSpec::memory_bandwidth_bytes_per_s,
-                    Dimension::BytesPerSecond, {1, 1e18}, "of its memory")
+                    Dimension::BytesPerSecond, kRate, "of its memory")
           .required()
           .quantity("l2_cache", &GpuSpec::l2_bytes, Dimension::Bytes, kBytes,
                     "size of its L2 cache")
@@ -160,9 +147,9 @@ const FieldTable<GpuSpec>& gpu_table() {
           .quantity("fp8_rate", &GpuSpec::fp8_flops, Dimension::FlopsPerSecond, kSpeed,
                     "tensor cores, fp32 accumulation")
           .quantity("nvlink_bandwidth", &GpuSpec::nvlink_bandwidth_bytes_per_s,
-                    Dimension::BytesPerSecond, kRate, "of all its NVLinks, one direction")
+                    Dimension::BytesPerSecond, kRateOrNone, "of all its NVLinks, one direction")
           .quantity("pcie_bandwidth", &GpuSpec::pcie_bandwidth_bytes_per_s,
-                    Dimension::BytesPerSecond, kRate, "of its host link, one direction")
+                    Dimension::BytesPerSecond, kRateOrNone, "of its host link, one direction")
           .integer("streaming_multiprocessors", &GpuSpec::streaming_multiprocessors, {0, 1e6},
                    "how many it has")
           .quantity("boost_clock", &GpuSpec::boost_clock_hz, Dimension::Hertz, {0, 1e12},
@@ -191,13 +178,12 @@ const FieldTable<NodeSpec>& node_table() {
           .integer("nics", &NodeSpec::nics, {0, kMostGpusInNode},
                    "network cards, shared by the GPUs in order")
           .quantity("nic_bandwidth", &NodeSpec::nic_bandwidth_bytes_per_s,
-                    Dimension::BytesPerSecond, kRate, "of each network card, one direction")
+                    Dimension::BytesPerSecond, kRateOrNone, "of each network card, one direction")
           .quantity("nic_latency", &NodeSpec::nic_latency_s, Dimension::Seconds, kLatency,
                     "of one message through card and driver, one end")
           .quantity("power", &NodeSpec::power_w, Dimension::Watts, {0, 1e9},
                     "whole node under load; 0: not stated")
-          .text("source", &NodeSpec::source, "where the figures come from")
-          .check(check_node);
+          .text("source", &NodeSpec::source, "where the figures come from");
   return table;
 }
 
@@ -240,6 +226,7 @@ const FieldTable<ClusterFile>& cluster_table() {
                    "GPUs and switches of a custom fabric")
           .objects("edges", &ClusterFile::edges, edge_table(), {1, kMostEdges},
                    "cables of a custom fabric")
+          .shape(check_cluster_keys)
           .check(check_cluster);
   return table;
 }
