@@ -3,11 +3,13 @@
 #include "app/commands.h"
 #include "app/number_format.h"
 #include "app/output.h"
+#include "app/report_parts.h"
 #include "app/result.h"
 #include "app/run_job.h"
 #include "app/scenario_input.h"
 #include "app/text_table.h"
 #include "plan/units.h"
+#include "topologies/cluster_reader.h"
 
 namespace rehearse {
 namespace {
@@ -30,6 +32,14 @@ Inspection inspect_variant(const Scenario& scenario, const Cluster& cluster) {
   return inspection;
 }
 
+/// What was understood of a kind of node, in units that people know.
+std::string group_line(const NodeGroup& group) {
+  const NodeSpec& node = group.node;
+  return fmt::format("            {} × {} GPUs ({}, {}), {} of {}\n", group.count, node.gpus,
+                     printable(node.gpu.name), format_binary_bytes(node.gpu.memory_bytes),
+                     counted(node.nics, "NIC"), format_bit_rate(node.nic_bandwidth_bytes_per_s));
+}
+
 std::string facts_text(const ScenarioFile& file, const Scenario& scenario,
                        const Inspection& inspection, bool color) {
   const Model& model = scenario.model;
@@ -42,6 +52,10 @@ std::string facts_text(const ScenarioFile& file, const Scenario& scenario,
                   model.hidden);
   text += fmt::format("  cluster   {} on {}, {} ranks a node\n", counted(inspection.gpus, "GPU"),
                       counted(inspection.nodes, "node"), inspection.gpus / inspection.nodes);
+  for (const NodeGroup& group : scenario.cluster.groups) text += group_line(group);
+  text += fmt::format("  network   {}, oversubscription {} at the leaves\n",
+                      name_of(fabric_kind_names(), scenario.cluster.fabric.kind),
+                      scenario.cluster.fabric.oversubscription);
   text += fmt::format("  workload  {} sequences of {} tokens a step ({} tokens)\n",
                       scenario.workload.global_batch, seq_len,
                       format_count(double(scenario.workload.global_batch) * seq_len));
@@ -49,13 +63,12 @@ std::string facts_text(const ScenarioFile& file, const Scenario& scenario,
   return text;
 }
 
-TextTable plans_table(const Inspection& inspection) {
+TextTable memory_of_plans(const Inspection& inspection) {
   TextTable table({{.title = "plan", .align = Align::Left, .least_width = 12},
                    {.title = "ranks"},
                    {.title = "memory", .unit = "GB/GPU"},
                    {.title = "capacity", .unit = "GB/GPU"},
-                   {.title = "fits"},
-                   {.title = "is", .align = Align::Left, .least_width = 20}});
+                   {.title = "fits"}});
   for (const PlanOutcome& outcome : inspection.plans) {
     if (!is_possible(outcome)) {
       table.add_sentence_row(outcome.plan.name, "cannot be: " + outcome.faults[0].message,
@@ -63,11 +76,11 @@ TextTable plans_table(const Inspection& inspection) {
       continue;
     }
     const StageReport& stage = fullest_stage(outcome);
-    table.add_row({outcome.plan.name, std::to_string(world_size(outcome.plan)),
-                   fmt::format("{:.1f}", stage.memory.total_bytes() * 1e-9),
-                   fmt::format("{:.1f}", stage.memory_capacity_bytes * 1e-9),
-                   outcome.fits ? "yes" : "NO", plan_summary(outcome.plan)},
-                  outcome.fits ? Tone::Plain : Tone::Bad);
+    table.add_row(
+        {outcome.plan.name, std::to_string(world_size(outcome.plan)),
+         fmt::format("{:.1f}", stage.memory.total_bytes() * 1e-9),
+         fmt::format("{:.1f}", stage.memory_capacity_bytes * 1e-9), outcome.fits ? "yes" : "NO"},
+        outcome.fits ? Tone::Plain : Tone::Bad);
   }
   return table;
 }
@@ -90,7 +103,8 @@ CheckedFile check_file(const ScenarioFile& file, const CheckOptions& options) {
     checked.any_fits = checked.any_fits || inspection.any_fits();
     if (v > 0) continue;
     checked.text = facts_text(file, scenario, inspection, color) +
-                   plans_table(inspection).text(options.wide ? 0 : 100, color);
+                   memory_of_plans(inspection).text(options.wide ? 0 : 100, color) + "\n" +
+                   plan_list(inspection.plans);
   }
   checked.has_problems = !problems.empty();
   if (checked.has_problems) report_problems(problems);

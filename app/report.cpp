@@ -101,7 +101,7 @@ std::string scenario_text(const RunResult& result, std::size_t scenario, const R
   if (base != nullptr) {
     text += head_of(result.scenarios[scenario], *base, style) + "\n";
     text += plans_table(*base).text(style.width, style.color) + "\n";
-    text += plan_list(*base);
+    text += plan_list(base->plans);
     const std::string hindrance = obstacles(*base);
     if (!hindrance.empty()) text += "\n" + hindrance;
     text += "\n" + winner_text(*base, style);
@@ -112,8 +112,9 @@ std::string scenario_text(const RunResult& result, std::size_t scenario, const R
       text += breakdown_table(best).text(style.width, style.color);
       text += fmt::format("\nMemory of its fullest GPU (stage {})\n", fullest_stage(best).stage);
       text += memory_table(best).text(style.width, style.color);
-      if (!best.busiest_links.empty())
-        text += "\nIts busiest links\n" + links_table(best).text(style.width, style.color);
+      if (!best.used_links.empty())
+        text +=
+            "\nIts busiest link of each kind\n" + links_table(best).text(style.width, style.color);
     }
   }
   const TextTable variations = variants_table(result, scenario);

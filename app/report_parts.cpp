@@ -100,12 +100,12 @@ TextTable plans_table(const VariantResult& variant) {
   return table;
 }
 
-std::string plan_list(const VariantResult& variant) {
+std::string plan_list(const std::vector<PlanOutcome>& plans) {
   std::size_t width = 0;
-  for (const PlanOutcome& plan : variant.plans)
+  for (const PlanOutcome& plan : plans)
     width = std::max(width, display_width(printable(plan.plan.name)));
   std::string text;
-  for (const PlanOutcome& plan : variant.plans) {
+  for (const PlanOutcome& plan : plans) {
     std::string name = printable(plan.plan.name);
     name += std::string(width - display_width(name), ' ');
     text += wrapped("  " + name + "  " + plan_summary(plan.plan), 100, width + 4) + "\n";
@@ -155,16 +155,20 @@ TextTable memory_table(const PlanOutcome& outcome) {
 }
 
 TextTable links_table(const PlanOutcome& outcome) {
+  std::vector<LinkReport> busiest;  // of each kind; used_links has the busiest first
+  for (const LinkReport& link : outcome.used_links)
+    if (std::none_of(busiest.begin(), busiest.end(),
+                     [&](const LinkReport& known) { return known.kind == link.kind; }))
+      busiest.push_back(link);
   double largest_bytes = 0;
-  for (const LinkReport& link : outcome.busiest_links)
-    largest_bytes = std::max(largest_bytes, link.bytes);
+  for (const LinkReport& link : busiest) largest_bytes = std::max(largest_bytes, link.bytes);
   const ColumnUnit bytes = bytes_unit(largest_bytes);
   TextTable table({{.title = "link", .align = Align::Left},
                    {.title = "alike"},
                    {.title = "bandwidth", .unit = "GB/s"},
                    {.title = "carries", .unit = std::string(bytes.unit) + "/step"},
                    {.title = "busy", .unit = "%"}});
-  for (const LinkReport& link : outcome.busiest_links)
+  for (const LinkReport& link : busiest)
     table.add_row({link.name, std::to_string(link.members),
                    fmt::format("{:.1f}", link.bandwidth_bytes_per_s * 1e-9), bytes.cell(link.bytes),
                    percent(link.utilisation)});

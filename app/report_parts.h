@@ -9,7 +9,7 @@ namespace rehearse {
 /// One row a plan: times, shares of the step that add up to 100 %, memory.
 TextTable plans_table(const VariantResult& variant);
 /// Each plan's name with what it is.
-std::string plan_list(const VariantResult& variant);
+std::string plan_list(const std::vector<PlanOutcome>& plans);
 /// Where an average GPU's step goes; the last row is the sum.
 TextTable breakdown_table(const PlanOutcome& outcome);
 /// What the fullest stage's GPUs hold.

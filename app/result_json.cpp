@@ -1,5 +1,6 @@
 #include "app/result_json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -126,12 +127,19 @@ void add_step(JsonValue& json, const PlanOutcome& outcome, const VariantResult& 
   json.add("mean_hidden_communication_s", by_comm_kind(mean.hidden_s));
 }
 
+/// The busiest so many links of a plan are in the document; it counts the others.
+constexpr std::size_t kMostLinks = 256;
+
 void add_details(JsonValue& json, const PlanOutcome& outcome) {
   JsonValue links = JsonValue::list(), devices = JsonValue::list();
-  for (const LinkReport& link : outcome.busiest_links) links.items.push_back(link_json(link));
+  const std::size_t link_count = std::min(outcome.used_links.size(), kMostLinks);
+  for (std::size_t i = 0; i < link_count; ++i)
+    links.items.push_back(link_json(outcome.used_links[i]));
   for (std::size_t i = 0; i < outcome.devices.size(); ++i)
     devices.items.push_back(device_json(outcome.devices[i], outcome.metrics.devices[i]));
-  json.add("busiest_links", std::move(links));
+  json.add("links", std::move(links));
+  json.add("links_left_out",
+           JsonValue::of(static_cast<std::int64_t>(outcome.used_links.size() - link_count)));
   json.add("ranks", std::move(devices));
   JsonValue evidence = JsonValue::object();
   for (std::size_t i = 0; i < std::size(outcome.evidence_share); ++i)

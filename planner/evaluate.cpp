@@ -155,7 +155,7 @@ class Evaluation {
     outcome_.devices = std::move(step.graph.devices);
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
-    fill_busiest_links();
+    fill_used_links();
   }
 
   /// The busiest device speaks for its stage; the first of equals.
@@ -170,26 +170,21 @@ class Evaluation {
     }
   }
 
-  void fill_busiest_links() {
+  void fill_used_links() {
     std::vector<LinkMetrics> links = outcome_.metrics.links;
     std::stable_sort(links.begin(), links.end(), [](const LinkMetrics& a, const LinkMetrics& b) {
       return a.utilisation > b.utilisation;
     });
-    auto& busiest = outcome_.busiest_links;
     for (const LinkMetrics& metrics : links) {
-      if (metrics.bytes <= 0) continue;
+      if (metrics.bytes <= 0) break;
       const SimLink& simulated = outcome_.links[static_cast<std::size_t>(metrics.link)];
       const Link& link = cluster_.links()[static_cast<std::size_t>(simulated.representative.value)];
-      const std::string kind = link_kind_name(link.kind);
-      if (std::any_of(busiest.begin(), busiest.end(),
-                      [&](const LinkReport& known) { return known.kind == kind; }))
-        continue;
-      busiest.push_back({.name = link.name(),
-                         .kind = kind,
-                         .members = simulated.members,
-                         .bandwidth_bytes_per_s = simulated.bandwidth_bytes_per_s,
-                         .bytes = metrics.bytes,
-                         .utilisation = metrics.utilisation});
+      outcome_.used_links.push_back({.name = link.name(),
+                                     .kind = link_kind_name(link.kind),
+                                     .members = simulated.members,
+                                     .bandwidth_bytes_per_s = simulated.bandwidth_bytes_per_s,
+                                     .bytes = metrics.bytes,
+                                     .utilisation = metrics.utilisation});
     }
   }
 

@@ -49,10 +49,10 @@ struct PlanOutcome {
   bool fits = true;               ///< every stage's memory ≤ its GPUs'
   StepMetrics metrics;
   std::vector<StageReport> stages;
-  std::vector<Device> devices;            ///< of the simulated graph, parallel to metrics.devices
-  std::vector<SimLink> links;             ///< of the simulated graph
-  std::vector<LinkReport> busiest_links;  ///< the busiest of each kind, busiest kind first
-  Timeline timeline;                      ///< if kept
+  std::vector<Device> devices;         ///< of the simulated graph, parallel to metrics.devices
+  std::vector<SimLink> links;          ///< of the simulated graph
+  std::vector<LinkReport> used_links;  ///< those that carried anything, the busiest first
+  Timeline timeline;                   ///< if kept
   double tokens_per_s = 0;
   /// Model FLOPs utilisation: training_flops (causal half) / (step time · Σ peak of the plan's
   /// precision). Recomputation does not count.

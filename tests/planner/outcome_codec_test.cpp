@@ -25,7 +25,7 @@ PlanOutcome sample() {
                             .memory = {.stage = 1, .parts = {{"weights", 7e9}}, .in_flight = 3},
                             .memory_capacity_bytes = 8e10});
   outcome.devices.push_back({.representative = Rank{5}, .members = 16, .stage = 1});
-  outcome.busiest_links.push_back({.name = "nic-up 3", .kind = "nic-up", .members = 2});
+  outcome.used_links.push_back({.name = "nic-up 3", .kind = "nic-up", .members = 2});
   outcome.timeline.tags = {"qkv", ""};
   outcome.timeline.events.push_back({.rank = 5, .tag = 1, .start_s = -0.0, .end_s = 2});
   outcome.assumptions = {"one", std::string("a\0b", 3)};

@@ -1,0 +1,45 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plan/model.h"
+#include "plan/plan.h"
+#include "plan/problem.h"
+#include "plan/workload.h"
+#include "planner/framework.h"
+#include "topologies/cluster.h"
+
+namespace rehearse {
+
+/// What was measured. 0: not published.
+struct Measured {
+  double step_time_s = 0;        ///< one optimizer step
+  double peak_memory_bytes = 0;  ///< the framework's own figure, on the fullest rank
+  double reserved_memory_bytes = 0;
+  bool out_of_memory = false;
+};
+
+/// A training run that somebody made: its configuration and what came out.
+struct MeasuredRun {
+  std::string id, family, source, note;
+  Framework framework = Framework::Generic;
+  Model model;
+  ClusterSpec cluster;
+  int gpus = 0;
+  Workload workload;
+  Plan plan;
+  Measured measured;
+  std::string not_expressible;  ///< what of it has no counterpart here, a sentence; empty: nothing
+};
+
+/// Reads a measured-runs/1 document; every problem is reported at once, and the result is empty if
+/// there is any. Nulls mean "not stated". What is well-formed but unknown to the model (a mixture
+/// of experts, a recomputation of other parts) is no problem: the run says that it is not
+/// expressible.
+std::optional<std::vector<MeasuredRun>> read_measured_runs(std::string_view text,
+                                                           const std::string& path,
+                                                           Problems& problems);
+
+}  // namespace rehearse
