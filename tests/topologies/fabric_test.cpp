@@ -173,8 +173,9 @@ TEST_CASE("Adaptive spreading makes the cables between two dragonfly switches on
   spec.fabric.switch_ports = 7;
   const auto global_links = [&](Spreading spreading) {
     spec.fabric.spreading = spreading;
+    const Cluster cluster = build_well(spec);
     std::vector<double> rates;
-    for (const Link& link : build_well(spec).links())
+    for (const Link& link : cluster.links())
       if (link.kind == LinkKind::Global) rates.push_back(link.bandwidth_bytes_per_s);
     return rates;
   };
