@@ -99,7 +99,7 @@ void Executor::flow_done(std::int32_t transfer) {
 void Executor::drain() {
   for (;;) {
     start_ready();
-    if (!queue_.empty() && queue_.top().at_s <= now_s_) {
+    if (!queue_.empty() && queue_.next_s() <= now_s_) {
       handle(queue_.pop());
       continue;
     }
@@ -112,16 +112,16 @@ void Executor::drain() {
       continue;
     }
     if (queue_.empty()) return;
-    if (network_ && network_->live_flows() > 0 && network_->now_s() < queue_.top().at_s) {
-      network_->wake_at(queue_.top().at_s);
+    if (network_ && network_->live_flows() > 0 && network_->now_s() < queue_.next_s()) {
+      network_->wake_at(queue_.next_s());
       return;
     }
-    now_s_ = queue_.top().at_s;
+    now_s_ = queue_.next_s();
   }
 }
 
 void Executor::handle(const Event& event) {
-  if (event.kind() == EventKind::CommPhase) {
+  if (event.kind == EventKind::CommPhase) {
     ++record_.event_count;
     end_comm_phase({event.target, event.detail});
     return;

@@ -45,21 +45,21 @@ void Executor::start_compute(Instance instance) {
     end_s = SegmentRun(graph_, segment, works_[task.payload], speed, host, now_s_, 1).end_s();
   else if (has_host_)
     end_s = std::max(end_s, host.begin_s + segment.host_path_s);
-  queue_.push(end_s, EventKind::ComputeEnd, task.device, device.generation);
+  queue_.push(end_s, {EventKind::ComputeEnd, task.device, device.generation});
 }
 
 void Executor::predict(std::int32_t device) {
   const SegmentRun& run = runs_[device];
   const double end_s = options_.one_by_one ? run.item_end_s() : run.end_s();
-  queue_.push(std::max(now_s_, end_s), EventKind::ComputeEnd, device,
-              ++devices_[device].generation);
+  queue_.push(std::max(now_s_, end_s),
+              {EventKind::ComputeEnd, device, ++devices_[device].generation});
 }
 
 void Executor::start_comm(Instance instance) {
   const Task& task = graph_.tasks[instance.task];
   change_interference(task, +1);
   if (task.seconds > 0)
-    queue_.push(now_s_ + task.seconds, EventKind::CommPhase, instance.task, instance.step);
+    queue_.push(now_s_ + task.seconds, {EventKind::CommPhase, instance.task, instance.step});
   else
     end_comm_phase(instance);
 }

@@ -29,11 +29,19 @@ class IdleReasons {
 
  private:
   bool on_stage(const Task& task, std::int32_t stage) const;
+  void index_predecessors();
+  /// What to look at after a task on the way back: its last predecessor, or one of the device's
+  /// own replica that was done at the same moment. Replicas in step do not hold each other up;
+  /// without this, a tie at a collective between them would tell that they do.
+  std::int32_t predecessor(std::int32_t task, std::int32_t device) const;
 
   const StepGraph& graph_;
   const SimulationRecord& record_;
   std::vector<std::int32_t> tensor_group_;  // by device: the first device of its tensor group
-  std::vector<std::int32_t> members_;       // tensor groups of StepGraph::group_devices, sorted
+  /// Predecessors of the collectives between replicas: those of the i-th of `between_replicas_`
+  /// are predecessor_[first_predecessor_[i] … first_predecessor_[i+1]).
+  std::vector<std::int32_t> between_replicas_, first_predecessor_, predecessor_;
+  std::vector<std::int32_t> members_;  // tensor groups of StepGraph::group_devices, sorted
 };
 
 }  // namespace rehearse
