@@ -14,7 +14,8 @@
 // cables to group H when c = o·m + j, with o = (H−G−1) mod groups. With adaptive spreading those
 // that join the same two switches are one link. Routes are minimal: at most one local hop, one
 // global, one local; among equally short ones by hash.
-// (Two global cables through a third group can be a hop shorter; minimal routing does not use them.)
+// (Two global cables through a third group can be a hop shorter; minimal routing does not use
+// them.)
 //
 // Where a GPU has k NICs, all of this counts ports of k times the rate, P/k of them a switch: its
 // traffic leaves over all its NICs at once.
