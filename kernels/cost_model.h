@@ -8,7 +8,9 @@
 namespace rehearse {
 
 /// Where a price comes from, from the strongest evidence to the weakest.
-enum class CostSource : std::uint8_t { Measured, Interpolated, Fitted, DataSheet };
+/// `Scaled`: fitted to another GPU, carried over by the data sheets.
+enum class CostSource : std::uint8_t { Measured, Interpolated, Fitted, Scaled, DataSheet };
+inline constexpr int kCostSourceCount = static_cast<int>(CostSource::DataSheet) + 1;
 const char* cost_source_name(CostSource source);
 
 struct Cost {
@@ -24,6 +26,13 @@ struct DeviceRates {
   double memory_bandwidth_bytes_per_s = 0;
   int streaming_multiprocessors = 0;
   int compute_capability = 0;  ///< 10 · major + minor; chooses the generation's fitted constants
+};
+
+/// What a profile must know of the GPU it is for.
+struct DeviceFacts : DeviceRates {
+  std::string gpu;  ///< catalogue id
+  double l2_bytes = 0;
+  double power_w = 0;  ///< board limit; 0: not stated
 };
 
 /// Data-sheet FLOP/s of a precision; 0 where the GPU has no such unit.

@@ -53,6 +53,12 @@ double waves_s(const Operator& op, const GemmConstants& fit, double flops_per_s,
 
 }  // namespace
 
+double tiled_gemm_s(const Operator& op, const GemmConstants& fit, const ProductRates& rates) {
+  const double bandwidth = fit.bandwidth * rates.memory_bandwidth_bytes_per_s;
+  const double computing = waves_s(op, fit, rates.flops_per_s, rates.multiprocessors, bandwidth);
+  return fit.start_s + smooth_maximum(computing, op.bytes / bandwidth, fit.sharpness);
+}
+
 double gemm_time_s(const Operator& op, const DeviceRates& rates, const GpuGeneration& generation,
                    double flops_per_s) {
   // The fits are of tensor cores; fp32 products run outside them.
@@ -62,10 +68,12 @@ double gemm_time_s(const Operator& op, const DeviceRates& rates, const GpuGenera
   const double bandwidth = fit.bandwidth * rates.memory_bandwidth_bytes_per_s;
   const double rate = flops_per_s * generation.sustained *
                       (op.pass == Pass::WeightGradient ? kWeightGradientRate : 1);
-  const double moving = op.bytes / bandwidth;
-  if (!fitted) return fit.start_s + std::max(op.flops / (fit.efficiency * rate), moving);
-  const double computing = waves_s(op, fit, rate, rates.streaming_multiprocessors, bandwidth);
-  return fit.start_s + smooth_maximum(computing, moving, fit.sharpness);
+  if (!fitted)
+    return fit.start_s + std::max(op.flops / (fit.efficiency * rate), op.bytes / bandwidth);
+  return tiled_gemm_s(op, fit,
+                      {.flops_per_s = rate,
+                       .memory_bandwidth_bytes_per_s = rates.memory_bandwidth_bytes_per_s,
+                       .multiprocessors = rates.streaming_multiprocessors});
 }
 
 }  // namespace rehearse

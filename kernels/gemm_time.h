@@ -4,6 +4,16 @@
 
 namespace rehearse {
 
+/// What a product can use of a GPU.
+struct ProductRates {
+  double flops_per_s = 0;
+  double memory_bandwidth_bytes_per_s = 0;  ///< data sheet
+  int multiprocessors = 0;
+};
+
+/// The tile model of `gemm_time_s` below with given constants.
+double tiled_gemm_s(const Operator& op, const GemmConstants& fit, const ProductRates& rates);
+
 /// Time of a matrix product of `op`'s shape on one GPU at `flops_per_s` peak.
 ///
 /// With fitted constants, by tiles and waves: of all tile shapes TM×TN that cuBLAS has and of

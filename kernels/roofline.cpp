@@ -142,6 +142,8 @@ const char* cost_source_name(CostSource source) {
       return "interpolated";
     case CostSource::Fitted:
       return "fitted";
+    case CostSource::Scaled:
+      return "scaled";
     case CostSource::DataSheet:
       return "data sheet";
   }

@@ -202,7 +202,7 @@ class Evaluation {
     outcome_.hfu = outcome_.executed_flops / (step_s * outcome_.peak_flops);
   }
 
-  void fill_evidence(const std::array<double, 4>& seconds_by_source) {
+  void fill_evidence(const std::array<double, kCostSourceCount>& seconds_by_source) {
     double total_s = 0;
     for (double seconds : seconds_by_source) total_s += seconds;
     if (total_s <= 0) return;

@@ -60,7 +60,7 @@ struct PlanOutcome {
   /// Hardware utilisation: FLOPs of the operators really executed, recomputation included.
   double hfu = 0;
   double model_flops = 0, executed_flops = 0, peak_flops = 0;
-  double evidence_share[4] = {};  ///< compute time by CostSource
+  double evidence_share[kCostSourceCount] = {};  ///< compute time by CostSource
   std::vector<std::string> assumptions;
   PhaseTimes phases;
 };

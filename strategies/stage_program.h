@@ -23,7 +23,7 @@ struct ChunkItem {
 /// FLOPs of operators, and their seconds by the evidence behind the price.
 struct PricedTotals {
   double flops = 0;
-  std::array<double, 4> seconds_by_source{};  ///< by CostSource
+  std::array<double, kCostSourceCount> seconds_by_source{};  ///< by CostSource
   void add(const PricedTotals& other, double times);
 };
 
