@@ -116,10 +116,15 @@ std::vector<std::size_t> TextTable::shown_columns(std::vector<std::size_t>& widt
 std::string TextTable::text(std::size_t max_width, bool color, std::size_t indent) const {
   std::vector<std::size_t> widths = natural_widths();
   const std::size_t available = max_width == 0 ? SIZE_MAX : max_width - indent;
-  std::vector<std::size_t> all(columns_.size());
-  std::iota(all.begin(), all.end(), std::size_t{0});
-  const std::size_t gap = total_width(widths, all, kWideGap) <= available ? kWideGap : kNarrowGap;
-  const std::vector<std::size_t> shown = shown_columns(widths, available, gap);
+  std::size_t gap = kNarrowGap;
+  std::vector<std::size_t> shown = shown_columns(widths, available, gap);
+  // Where narrow gaps do not save a column, wide ones read better.
+  std::vector<std::size_t> wide_widths = natural_widths();
+  if (shown_columns(wide_widths, available, kWideGap) == shown &&
+      total_width(wide_widths, shown, kWideGap) <= available) {
+    gap = kWideGap;
+    widths = std::move(wide_widths);
+  }
   std::string result;
 
   const auto add_line = [&](const auto& cell_of, Tone tone) {
