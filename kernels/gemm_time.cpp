@@ -17,12 +17,6 @@ constexpr Tile kTiles[] = {{256, 256}, {256, 128}, {128, 256}, {128, 128}, {256,
                            {32, 64},   {16, 128},  {16, 64}};
 constexpr int kSplits[] = {1, 2, 4, 8, 16};
 
-double smooth_maximum(double a, double b, double sharpness) {
-  const double large = std::max(a, b), small = std::min(a, b);
-  if (large <= 0) return 0;
-  return large * std::pow(1 + std::pow(small / large, sharpness), 1 / sharpness);
-}
-
 double ceil_div(std::int64_t value, int unit) {
   return static_cast<double>((value + unit - 1) / unit);
 }
@@ -52,6 +46,12 @@ double waves_s(const Operator& op, const GemmConstants& fit, double flops_per_s,
 }
 
 }  // namespace
+
+double smooth_maximum(double a, double b, double sharpness) {
+  const double large = std::max(a, b), small = std::min(a, b);
+  if (large <= 0) return 0;
+  return large * std::pow(1 + std::pow(small / large, sharpness), 1 / sharpness);
+}
 
 double tiled_gemm_s(const Operator& op, const GemmConstants& fit, const ProductRates& rates) {
   const double bandwidth = fit.bandwidth * rates.memory_bandwidth_bytes_per_s;

@@ -11,6 +11,9 @@ struct ProductRates {
   int multiprocessors = 0;
 };
 
+/// (a^p + b^p)^(1/p): two things that overlap, the better the larger p.
+double smooth_maximum(double a, double b, double sharpness);
+
 /// The tile model of `gemm_time_s` below with given constants.
 double tiled_gemm_s(const Operator& op, const GemmConstants& fit, const ProductRates& rates);
 

@@ -1,0 +1,75 @@
+// The format profile/1: field tables of the structs in profile.h. Knots are rows of plain numbers,
+// [shape …, value], since there are hundreds.
+
+#include "kernels/profile_file.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/profile_tables.h"
+
+namespace rehearse {
+namespace {
+
+void check_profile(Profile& profile, ObjectCheck& check) {
+  for (std::size_t i = 0; i < profile.gemm.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (profile.gemm[i].precision == profile.gemm[j].precision)
+        check.problem("gemm", "two fits of products have the same precision", "keep one of them");
+  for (std::size_t i = 0; i < profile.attention.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (profile.attention[i].precision == profile.attention[j].precision)
+        check.problem("attention", "two fits of attention have the same precision",
+                      "keep one of them");
+  profile.device.gpu = profile.gpu;
+}
+
+const FieldTable<Profile>& profile_table() {
+  static const FieldTable<Profile> table =
+      FieldTable<Profile>("profile/1", "What operators cost on one GPU with one software stack")
+          .constant("schema", "profile/1", "name of the format")
+          .required()
+          .text("gpu", &Profile::gpu, "catalogue id of the GPU")
+          .required()
+          .text("stack", &Profile::stack, "the software whose kernels were measured")
+          .required()
+          .text("made_by", &Profile::made_by, "program and version that made the profile")
+          .texts("sources", &Profile::sources, {0, 1000}, "tables it was fitted to")
+          .object("device", &Profile::device, device_facts_table(), "the GPU's data sheet")
+          .required()
+          .object("sustained_rate", &Profile::sustained_rate, sustained_table(),
+                  "rate of computing in a long step, relative to the bursts measured")
+          .object("launch", &Profile::launch_s, launch_table(), "host time of issuing an operator")
+          .object("overlap", &Profile::overlap_slowdown, overlap_table(),
+                  "time of kernels beside a running collective")
+          .objects("gemm", &Profile::gemm, gemm_fit_table(), {0, 16}, "matrix products")
+          .objects("attention", &Profile::attention, attention_fit_table(), {0, 16},
+                   "flash attention")
+          .objects("memory", &Profile::memory, memory_fit_table(), {0, 1000},
+                   "operators bound by memory")
+          .objects("samples", &Profile::samples, profile_sample_table(), {0, 1e6},
+                   "operators that are priced as they were measured")
+          .omit_default()
+          .check(check_profile);
+  return table;
+}
+
+}  // namespace
+
+std::optional<Profile> read_profile(std::string_view text, const std::string& path,
+                                    Problems& problems) {
+  const JsonLimits limits{.bytes = std::size_t{256} << 20, .values = 20'000'000, .depth = 16};
+  const std::size_t before = problems.count();
+  const JsonDocument document = parse_json(text, path, problems, limits);
+  Profile profile;
+  Reading reading(document.source, problems);
+  if (document.parsed) profile_table().read(document.root, reading, profile);
+  if (problems.count() > before) return std::nullopt;
+  return profile;
+}
+
+std::string write_profile(const Profile& profile) {
+  return to_text(profile_table().to_json(profile));
+}
+
+}  // namespace rehearse
