@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "plan/ensure.h"
+#include "plan/split_schedules.h"
 
 namespace rehearse {
 namespace {
@@ -75,6 +76,14 @@ const char* kind_name(ScheduleKind kind) {
       return "1F1B";
     case ScheduleKind::LayerWise:
       return "layer-wise";
+    case ScheduleKind::ZbH1:
+      return "ZB-H1";
+    case ScheduleKind::ZbH2:
+      return "ZB-H2";
+    case ScheduleKind::ZbV:
+      return "ZB-V";
+    case ScheduleKind::DualPipe:
+      return "DualPipe";
   }
   ensure(false, "a schedule has one of the named kinds");
   return "";
@@ -102,13 +111,86 @@ std::string why_not_interleaved(int stages, int micro_batches, int group) {
          " stages, so the pipeline would run dry";
 }
 
+/// Two micro-batches a stage fill the pipeline from both ends (DualPipe, README of
+/// deepseek-ai/DualPipe), and each end takes half of them.
+std::string why_not_dual(int stages, int micro_batches) {
+  const auto text = [](int number) { return std::to_string(number); };
+  if (stages % 2 != 0)
+    return "DualPipe needs an even number of stages, and " + text(stages) + " is odd";
+  if (micro_batches % 2 != 0)
+    return "DualPipe sends half of the micro-batches from each end, and " + text(micro_batches) +
+           " is odd";
+  if (micro_batches < 2 * stages)
+    return "DualPipe over " + text(stages) + " stages needs at least " + text(2 * stages) +
+           " micro-batches, and there are " + text(micro_batches);
+  return "";
+}
+
 }  // namespace
+
+int piece_count(const Schedule& schedule) {
+  return schedule.placement == Placement::BothWays ? schedule.stages
+                                                   : schedule.stages * schedule.chunks;
+}
+
+int piece_of(const Schedule& schedule, int stage, int chunk) {
+  const int mirrored = schedule.stages - 1 - stage;
+  switch (schedule.placement) {
+    case Placement::Loop:
+      return chunk * schedule.stages + stage;
+    case Placement::Vee:
+      return chunk * schedule.stages + (chunk % 2 == 0 ? stage : mirrored);
+    case Placement::BothWays:
+      return chunk == 0 ? stage : mirrored;
+  }
+  ensure(false, "a schedule has one of the named placements");
+  return 0;
+}
+
+ChunkPlace place_of(const Schedule& schedule, int piece, int micro_batch) {
+  const int row = piece / schedule.stages, column = piece % schedule.stages;
+  const int mirrored = schedule.stages - 1 - column;
+  switch (schedule.placement) {
+    case Placement::Loop:
+      return {column, row};
+    case Placement::Vee:
+      return {row % 2 == 0 ? column : mirrored, row};
+    case Placement::BothWays:
+      if (visits_chunk(schedule, 0, micro_batch)) return {column, 0};
+      return {mirrored, 1};
+  }
+  ensure(false, "a schedule has one of the named placements");
+  return {};
+}
+
+bool visits_chunk(const Schedule& schedule, int chunk, int micro_batch) {
+  if (schedule.placement != Placement::BothWays) return true;
+  return (chunk == 0) == (2 * micro_batch < schedule.micro_batches);
+}
+
+bool ends_meet(const Schedule& schedule) {
+  if (schedule.stages == 1 || schedule.placement == Placement::BothWays) return true;
+  return schedule.placement == Placement::Vee && schedule.chunks % 2 == 0;
+}
+
+Placement placement_of(ScheduleKind kind) {
+  if (kind == ScheduleKind::ZbV) return Placement::Vee;
+  return kind == ScheduleKind::DualPipe ? Placement::BothWays : Placement::Loop;
+}
+
+int chunks_of(ScheduleKind kind, int virtual_stages) {
+  return kind == ScheduleKind::DualPipe ? 2 : virtual_stages;
+}
 
 std::string why_not_schedulable(ScheduleKind kind, int stages, int chunks, int micro_batches,
                                 int group) {
   if (stages < 1) return "a pipeline needs at least 1 stage";
   if (chunks < 1) return "a stage needs at least 1 model chunk";
   if (micro_batches < 1) return "a step needs at least 1 micro-batch";
+  if (kind == ScheduleKind::ZbV && chunks != 2)
+    return "a ZB-V stage holds 2 model chunks, not " + std::to_string(chunks);
+  if (kind == ScheduleKind::ZbV) return "";
+  if (kind == ScheduleKind::DualPipe && chunks == 1) return why_not_dual(stages, micro_batches);
   if (chunks == 1) return "";
   if (kind != ScheduleKind::OneFOneB)
     return std::string("only 1F1B interleaves model chunks, and a ") + kind_name(kind) +
@@ -119,8 +201,11 @@ std::string why_not_schedulable(ScheduleKind kind, int stages, int chunks, int m
 Schedule make_schedule(ScheduleKind kind, int stages, int chunks, int micro_batches, int group) {
   ensure(why_not_schedulable(kind, stages, chunks, micro_batches, group).empty(),
          "the schedule was checked before it is made");
-  Schedule schedule{
-      .stages = stages, .chunks = chunks, .micro_batches = micro_batches, .actions = {}};
+  Schedule schedule{.stages = stages,
+                    .chunks = chunks_of(kind, chunks),
+                    .micro_batches = micro_batches,
+                    .actions = {},
+                    .placement = placement_of(kind)};
   schedule.actions.reserve(static_cast<std::size_t>(stages));
   if (group == 0) group = stages;
   const Actions forward = visits(ActionKind::Forward, chunks, micro_batches, group);
@@ -136,6 +221,18 @@ Schedule make_schedule(ScheduleKind kind, int stages, int chunks, int micro_batc
       case ScheduleKind::OneFOneB:
         schedule.actions.push_back(one_f_one_b(
             forward, backward, warm_up_forwards(stage, stages, chunks, micro_batches, group)));
+        break;
+      case ScheduleKind::ZbH1:
+        schedule.actions.push_back(zb_h1_actions(stage, stages, micro_batches));
+        break;
+      case ScheduleKind::ZbH2:
+        schedule.actions.push_back(zb_h2_actions(stage, stages, micro_batches));
+        break;
+      case ScheduleKind::ZbV:
+        schedule.actions.push_back(zb_v_actions(stage, stages, micro_batches));
+        break;
+      case ScheduleKind::DualPipe:
+        schedule.actions.push_back(dual_pipe_actions(stage, stages, micro_batches));
         break;
     }
   }

@@ -104,13 +104,16 @@ void check_completeness(const Schedule& schedule, FaultList& faults) {
     for (const Action& action : schedule.actions[static_cast<std::size_t>(stage)]) {
       if (!in_range(schedule, action))
         faults.add(at_stage(stage) + describe(action) + " is out of range");
+      else if (!visits_chunk(schedule, action.chunk, action.micro_batch))
+        faults.add(at_stage(stage) + describe(action) + " is on the way of the other half");
       else
         ++tally.count(stage, action.chunk, action.micro_batch, action.kind);
     }
   for (int stage = 0; stage < schedule.stages; ++stage)
     for (int chunk = 0; chunk < schedule.chunks; ++chunk)
       for (int i = 0; i < schedule.micro_batches; ++i)
-        check_counts(stage, {ActionKind::Forward, i, chunk}, tally, faults);
+        if (visits_chunk(schedule, chunk, i))
+          check_counts(stage, {ActionKind::Forward, i, chunk}, tally, faults);
 }
 
 /// Executes the stages' lists without a clock: an action is done as soon as what it needs is.
@@ -120,7 +123,7 @@ class Execution {
       : schedule_(schedule), done_(schedule), next_(schedule.actions.size(), 0) {}
 
   /// Runs as far as the order allows. O(actions + stages): a stage is looked at again only
-  /// when a neighbour moved.
+  /// when a neighbour moved; neighbours in the pipeline are neighbours under every placement.
   void run() {
     std::vector<int> awake;
     for (int stage = schedule_.stages - 1; stage >= 0; --stage) awake.push_back(stage);
@@ -148,20 +151,28 @@ class Execution {
     const auto& actions = schedule_.actions[static_cast<std::size_t>(stage)];
     std::size_t& at = next_[static_cast<std::size_t>(stage)];
     const std::size_t before = at;
-    while (at < actions.size() && ready(stage, actions[at])) {
-      const Action& action = actions[at++];
-      done_.count(stage, action.chunk, action.micro_batch, action.kind) = 1;
+    for (;;) {
+      // Joined actions start together.
+      std::size_t end = at;
+      bool can_start = at < actions.size();
+      while (can_start) {
+        can_start = ready(stage, actions[end]);
+        if (!actions[end++].joined || end == actions.size()) break;
+      }
+      if (!can_start) return at != before;
+      for (; at < end; ++at)
+        done_.count(stage, actions[at].chunk, actions[at].micro_batch, actions[at].kind) = 1;
     }
-    return at != before;
   }
 
   bool done_on_piece(int piece, int micro_batch, ActionKind kind) {
-    return done_.count(piece % schedule_.stages, piece / schedule_.stages, micro_batch, kind) > 0;
+    const ChunkPlace place = place_of(schedule_, piece, micro_batch);
+    return done_.count(place.stage, place.chunk, micro_batch, kind) > 0;
   }
 
   bool ready(int stage, const Action& action) {
-    const int piece = action.chunk * schedule_.stages + stage;
-    const int last = schedule_.chunks * schedule_.stages - 1;
+    const int piece = piece_of(schedule_, stage, action.chunk);
+    const int last = piece_count(schedule_) - 1;
     const int i = action.micro_batch;
     switch (action.kind) {
       case ActionKind::Forward:

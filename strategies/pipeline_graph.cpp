@@ -39,6 +39,12 @@ class TaskTable {
   std::vector<std::int32_t> ids_;
 };
 
+/// The block of joined actions that a task belongs to, by its ends: what it needs must be there
+/// before the first, and its result is there after the last.
+struct JoinedTasks {
+  std::int32_t first, last;
+};
+
 std::int32_t add_hop(StepGraph& graph, EdgeList& edges, std::int32_t from, std::int32_t to,
                      const Action& action, double hop_s) {
   Task task;
@@ -69,13 +75,14 @@ StepGraph pipeline_graph(const Schedule& schedule, const PipelineTimes& times) {
   EdgeList edges;
   graph.labels = {"forward", "backward", "weight gradient", "send activations", "send gradients"};
   TaskTable table(schedule);
-  const int last_piece = schedule.stages * schedule.chunks - 1;
+  std::vector<JoinedTasks> joined;
+  const int last_piece = piece_count(schedule) - 1;
   for (int s = 0; s < schedule.stages; ++s) {
     Device device;
     device.representative = Rank{s};
     device.stage = s;
     graph.devices.push_back(device);
-    std::int32_t before = -1, first = -1;
+    std::int32_t before = -1, first = -1, joins = -1;
     for (const Action& action : schedule.actions[static_cast<std::size_t>(s)]) {
       SegmentItem item;
       item.seconds = action_seconds(times, action, static_cast<std::size_t>(s));
@@ -93,6 +100,12 @@ StepGraph pipeline_graph(const Schedule& schedule, const PipelineTimes& times) {
       if (before >= 0) edges.add(before, id);
       if (first < 0) first = id;
       before = id;
+      if (joins < 0) joins = id;
+      joined.push_back({joins, id});
+      if (!action.joined) {
+        for (std::int32_t i = joins; i <= id; ++i) joined[static_cast<std::size_t>(i)].last = id;
+        joins = -1;
+      }
       if (action.kind != ActionKind::WeightGradient)
         table.at(s, action.kind != ActionKind::Forward, action.chunk, action.micro_batch) = id;
     }
@@ -102,14 +115,16 @@ StepGraph pipeline_graph(const Schedule& schedule, const PipelineTimes& times) {
     for (const Action& action : schedule.actions[static_cast<std::size_t>(s)]) {
       if (action.kind == ActionKind::WeightGradient) continue;
       const bool backward = action.kind != ActionKind::Forward;
-      const int piece = action.chunk * schedule.stages + s;
+      const int piece = piece_of(schedule, s, action.chunk);
       const int next = backward ? piece - 1 : piece + 1;
-      const std::int32_t from = table.at(s, backward, action.chunk, action.micro_batch);
+      std::int32_t from = table.at(s, backward, action.chunk, action.micro_batch);
       if (next < 0 || next > last_piece) continue;
-      const std::int32_t to =
-          table.at(next % schedule.stages, backward, next / schedule.stages, action.micro_batch);
+      const ChunkPlace place = place_of(schedule, next, action.micro_batch);
+      std::int32_t to = table.at(place.stage, backward, place.chunk, action.micro_batch);
       ensure(to >= 0, "a checked schedule has a receiver for every transfer");
-      if (times.hop_s > 0 && next % schedule.stages != s)
+      from = joined[static_cast<std::size_t>(from)].last;
+      to = joined[static_cast<std::size_t>(to)].first;
+      if (times.hop_s > 0 && place.stage != s)
         add_hop(graph, edges, from, to, action, times.hop_s);
       else
         edges.add(from, to);
