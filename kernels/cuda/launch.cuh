@@ -1,4 +1,5 @@
 #pragma once
+#include <tuple>
 #include <type_traits>
 
 #include "kernels/cuda/instructions.cuh"
@@ -23,8 +24,16 @@ void launch(LaunchContext& context, const LaunchShape& shape, void (*kernel)(Par
           [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
   context.allow_shared_memory(reinterpret_cast<const void*>(kernel), shape.shared_bytes);
-  kernel<<<shape.grid, shape.block, shape.shared_bytes,
-           static_cast<cudaStream_t>(context.stream)> > >(static_cast<Parameters>(arguments)...);
+  std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
+  std::apply(
+      [&](auto&... value) {
+        void* pointers[] = {&value...};
+        // Its status is the last error too, which check_launch reads.
+        (void)cudaLaunchKernel(reinterpret_cast<const void*>(kernel), shape.grid, shape.block,
+                               pointers, shape.shared_bytes,
+                               static_cast<cudaStream_t>(context.stream));
+      },
+      values);
   context.check_launch();
 #endif
 }

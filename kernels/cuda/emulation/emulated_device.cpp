@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/cuda/epilogue.h"
 #include "kernels/cuda/launch_context.h"
 #include "kernels/ops/cpu/cpu_operators.h"
 
@@ -55,11 +56,19 @@ class EmulatedDevice final : public ComputeDevice {
     std::visit(
         [this](const auto& one) {
           if constexpr (std::is_same_v<std::decay_t<decltype(one)>, Gemm>)
-            compute(one, team_);
+            multiply(one);
           else
             compute(one, context_);
         },
         call);
+  }
+
+  /// The bare product on the CPU, its epilogue by the kernel.
+  void multiply(const Gemm& call) {
+    Gemm bare = call;
+    bare.epilogue = Epilogue::None;
+    compute(bare, team_);
+    if (call.epilogue != Epilogue::None) apply_epilogue(call, context_);
   }
 
   ThreadTeam team_{1};

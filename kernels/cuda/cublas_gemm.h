@@ -1,0 +1,48 @@
+#pragma once
+#include <cublasLt.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/launch_context.h"
+#include "kernels/ops/operator_call.h"
+
+namespace rehearse {
+
+/// What cuBLASLt chose for a product: enough to tell two choices apart in a profile.
+struct GemmChoice {
+  int algorithm = 0, tile = 0, stages = 0, split_k = 0;
+  float waves = 0;
+};
+
+/// Matrix products through cuBLASLt, with the heuristic's first choice for each shape kept.
+/// Workspace: 32 MiB from compute capability 9.0 on, 4 MiB before (NVIDIA's recommendation in the
+/// cuBLAS documentation, section "cublasSetWorkspace"). fp32 is computed in fp32, not in TF32.
+class CublasGemm {
+ public:
+  CublasGemm(int compute_capability_major, int compute_capability_minor);
+  ~CublasGemm();
+  CublasGemm(const CublasGemm&) = delete;
+  CublasGemm& operator=(const CublasGemm&) = delete;
+
+  void run(const Gemm& call, LaunchContext& context);
+  /// The choice made for a call like this one; asks the heuristic where there was none yet.
+  GemmChoice choice(const Gemm& call);
+  std::string version() const;
+
+ private:
+  struct Plan;
+  using Key = std::vector<std::int64_t>;
+  Plan& plan_of(const Gemm& call);
+
+  cublasLtHandle_t handle_ = nullptr;
+  bool has_fp8_ = false;
+  std::size_t workspace_bytes_ = 0;
+  void* workspace_ = nullptr;
+  std::map<Key, std::unique_ptr<Plan>> plans_;
+};
+
+}  // namespace rehearse

@@ -1,0 +1,123 @@
+#include "kernels/cuda/cuda_device.h"
+
+namespace rehearse {
+
+std::vector<CudaDeviceFacts> cuda_devices(std::string* reason) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) (void)cudaGetLastError();
+  if (reason != nullptr)
+    *reason = status != cudaSuccess ? std::string("no GPU: ") + cudaGetErrorString(status)
+              : count == 0          ? "no GPU in this machine"
+                                    : "";
+  std::vector<CudaDeviceFacts> devices;
+  if (status != cudaSuccess) return devices;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, i));
+    CudaDeviceFacts facts{.name = properties.name,
+                          .compute_capability_major = properties.major,
+                          .compute_capability_minor = properties.minor,
+                          .multiprocessors = properties.multiProcessorCount,
+                          .memory_bytes = properties.totalGlobalMem,
+                          .l2_bytes = static_cast<std::size_t>(properties.l2CacheSize)};
+    check_cuda(cudaDriverGetVersion(&facts.driver_version));
+    check_cuda(cudaRuntimeGetVersion(&facts.runtime_version));
+    devices.push_back(facts);
+  }
+  return devices;
+}
+
+std::unique_ptr<ComputeDevice> cuda_device(int index) {
+  return std::make_unique<CudaDevice>(index);
+}
+
+CudaContext::CudaContext(cudaStream_t cuda_stream, const cudaDeviceProp& properties) {
+  stream = cuda_stream;
+  multiprocessors = properties.multiProcessorCount;
+  max_shared_bytes = properties.sharedMemPerBlockOptin;
+}
+
+void* CudaContext::workspace(std::size_t bytes) {
+  if (bytes <= workspace_.bytes()) return workspace_.data();
+  // Kernels under way may still use the old memory.
+  check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
+  workspace_ = CudaBuffer();
+  workspace_ = CudaBuffer(bytes + bytes / 2);
+  return workspace_.data();
+}
+
+void CudaContext::allow_shared_memory(const void* kernel, std::size_t bytes) {
+  constexpr std::size_t kDefault = 48 * 1024;
+  if (bytes <= kDefault) return;
+  std::size_t& allowed = allowed_[kernel];
+  if (bytes <= allowed) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(bytes)));
+  allowed = bytes;
+}
+
+void CudaContext::check_launch(const std::source_location& where) {
+  check_cuda(cudaGetLastError(), where);
+}
+
+CudaDevice::CudaDevice(int index) {
+  std::string reason;
+  const auto devices = cuda_devices(&reason);
+  if (devices.empty()) throw CudaError(reason);
+  if (index < 0 || index >= static_cast<int>(devices.size()))
+    throw CudaError("there is no GPU " + std::to_string(index) + ": this machine has " +
+                    std::to_string(devices.size()));
+  check_cuda(cudaSetDevice(index));
+  check_cuda(cudaGetDeviceProperties(&properties_, index));
+  if (properties_.major < 8)
+    throw CudaError(std::string(properties_.name) +
+                    " has no bf16 tensor cores (compute capability " +
+                    std::to_string(properties_.major) + "." + std::to_string(properties_.minor) +
+                    "; 8.0 is needed)");
+  stream_.emplace();
+  context_.emplace(stream_->handle(), properties_);
+  gemm_.emplace(properties_.major, properties_.minor);
+}
+
+std::string CudaDevice::description() const {
+  return std::string(properties_.name) + ", cuBLASLt " + gemm_->version();
+}
+
+void* CudaDevice::allocate(std::size_t bytes) {
+  void* memory = nullptr;
+  check_cuda(cudaMalloc(&memory, bytes == 0 ? 1 : bytes));
+  return memory;
+}
+
+void CudaDevice::release(void* memory) noexcept { report_cuda(cudaFree(memory)); }
+
+void CudaDevice::upload(void* to_device, const void* from_host, std::size_t bytes) {
+  check_cuda(cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice, stream()));
+  // The caller may change its memory at once.
+  check_cuda(cudaStreamSynchronize(stream()));
+}
+
+void CudaDevice::download(void* to_host, const void* from_device, std::size_t bytes) {
+  check_cuda(cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDeviceToHost, stream()));
+  check_cuda(cudaStreamSynchronize(stream()));
+}
+
+void CudaDevice::fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) {
+  check_cuda(cudaMemsetAsync(memory, value, bytes, stream()));
+}
+
+void CudaDevice::synchronize() { check_cuda(cudaStreamSynchronize(stream())); }
+
+void CudaDevice::execute(const OperatorCall& call) {
+  std::visit(
+      [this](const auto& one) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(one)>, Gemm>)
+          gemm_->run(one, *context_);
+        else
+          compute(one, *context_);
+      },
+      call);
+}
+
+}  // namespace rehearse
