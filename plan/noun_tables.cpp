@@ -216,7 +216,17 @@ const FieldTable<Plan>& plan_table() {
                    "sequences a micro-batch")
           .choice("schedule", &Plan::schedule, schedule_names(), "order of work inside a stage")
           .integer("zero", &Plan::zero, {0, 3},
-                   "ZeRO stage: 0 replicated, 1 optimizer state sharded over data ranks")
+                   "ZeRO stage, what data ranks share out: 0 nothing, 1 optimizer state, 2 "
+                   "gradients too, 3 weights too (FSDP)")
+          .integer("shard", &Plan::shard, {0, kMostRanks},
+                   "ZeRO-2 and 3: data ranks that share one set of shards (HSDP)")
+          .default_note("all data ranks")
+          .integer("prefetch", &Plan::prefetch, {0, kMostLayers},
+                   "ZeRO-3: layers whose weights are gathered ahead of the one at work")
+          .boolean("reshard_after_forward", &Plan::reshard_after_forward,
+                   "ZeRO-3: weights are dropped after the forward and gathered again")
+          .boolean("reduce_every_micro_batch", &Plan::reduce_every_micro_batch,
+                   "ZeRO-2 and 3: gradients are reduced after every micro-batch")
           .boolean("sequence_parallel", &Plan::sequence_parallel,
                    "tensor ranks also share the tokens of norms and dropouts")
           .boolean("vocabulary_parallel", &Plan::vocabulary_parallel,

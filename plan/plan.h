@@ -37,7 +37,13 @@ struct Plan {
   int virtual_stages = 1;  ///< model chunks a stage holds (interleaving when > 1)
   int micro_batch = 1;     ///< sequences a micro-batch
   ScheduleKind schedule = ScheduleKind::OneFOneB;
-  int zero = 0;  ///< ZeRO stage: 0 replicated, 1 optimizer state sharded over data ranks
+  /// ZeRO stage, what data ranks share out: 0 nothing, 1 optimizer state, 2 gradients too,
+  /// 3 weights too (FSDP).
+  int zero = 0;
+  int shard = 0;     ///< ZeRO-2, 3: data ranks that share one set of shards (HSDP); 0: all of them
+  int prefetch = 1;  ///< ZeRO-3: layers whose weights are gathered ahead of the one at work
+  bool reshard_after_forward = true;     ///< ZeRO-3: weights are gathered again for the backward
+  bool reduce_every_micro_batch = true;  ///< ZeRO-2, 3: else once a step, on whole gradients
   bool sequence_parallel = false;
   bool vocabulary_parallel = true;  ///< embedding and head split over tensor ranks
   Recompute recompute = Recompute::None;
@@ -58,6 +64,12 @@ struct Plan {
 
 /// Ranks the plan needs. REQUIRES: dp resolved.
 inline int world_size(const Plan& plan) { return plan.dp * plan.tp * plan.cp * plan.pp; }
+
+/// Data ranks over which ZeRO shards what it shards. REQUIRES: dp resolved.
+inline int shard_ranks(const Plan& plan) {
+  const bool hybrid = plan.zero >= 2 && plan.shard > 0;
+  return hybrid ? plan.shard : plan.dp;
+}
 
 /// Micro-batches each replica works through in a step. REQUIRES: the plan was checked.
 std::int64_t micro_batches(const Plan& plan, std::int64_t global_batch);

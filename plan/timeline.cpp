@@ -12,6 +12,8 @@ const char* stream_name(Stream stream) {
       return "tensor";
     case Stream::Data:
       return "data";
+    case Stream::Parameter:
+      return "parameter";
     case Stream::PipelineForward:
       return "pipeline_forward";
     case Stream::PipelineBackward:

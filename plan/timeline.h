@@ -5,8 +5,16 @@
 
 namespace rehearse {
 
-enum class Stream : std::uint8_t { Compute, Tensor, Data, PipelineForward, PipelineBackward, Host };
-inline constexpr int kStreamCount = 6;
+enum class Stream : std::uint8_t {
+  Compute,
+  Tensor,
+  Data,       ///< gradient reductions, and what follows them in line
+  Parameter,  ///< ZeRO-3's gathers
+  PipelineForward,
+  PipelineBackward,
+  Host
+};
+inline constexpr int kStreamCount = 7;
 const char* stream_name(Stream stream);
 
 /// Something a rank's stream did. Simulated and measured runs record the same events.

@@ -63,8 +63,9 @@ std::int32_t IdleReasons::predecessor(std::int32_t task, std::int32_t device) co
   for (std::int32_t i = first_predecessor_[at]; i < first_predecessor_[at + 1]; ++i) {
     const Task& candidate = graph_.tasks[predecessor_[i]];
     const double finish_s = record_.finish_s[predecessor_[i]];
-    const bool own = candidate.kind == TaskKind::Compute &&
-                     graph_.devices[candidate.device].replica == graph_.devices[device].replica;
+    const bool own = candidate.kind == TaskKind::Comm ? concerns(device, candidate)
+                                                      : graph_.devices[candidate.device].replica ==
+                                                            graph_.devices[device].replica;
     if (!own || finish_s < tie_s || finish_s <= best_s) continue;
     best = predecessor_[i];
     best_s = finish_s;

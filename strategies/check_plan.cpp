@@ -61,12 +61,16 @@ class PlanChecker {
 
   void check_supported() {
     if (plan_.zero > 3) {
-      add("/zero", fmt::format("there is no ZeRO stage {}", plan_.zero), "0 or 1");
-    } else if (plan_.zero > 1) {
-      add("/zero",
-          fmt::format("ZeRO-{} is not supported yet: gradients and weights stay on every rank",
-                      plan_.zero),
-          "\"zero\": 1 shards the optimizer state");
+      add("/zero", fmt::format("there is no ZeRO stage {}", plan_.zero), "0, 1, 2 or 3");
+    } else if (plan_.shard > 0 && plan_.zero < 2) {
+      add("/shard",
+          fmt::format("shards of {} data ranks need gradients or weights to be sharded",
+                      plan_.shard),
+          "\"zero\": 2 or 3");
+    } else if (plan_.shard > 0 && plan_.dp % plan_.shard != 0) {
+      add("/shard",
+          fmt::format("{} data ranks cannot be divided into shards of {}", plan_.dp, plan_.shard),
+          "a divisor of dp");
     }
     if (plan_.cp > 1)
       add("/cp", "context parallelism is not supported yet",

@@ -31,6 +31,7 @@ Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
   // (megatron/core/distributed/distributed_data_parallel.py).
   bucket_parameters_ = plan_.bucket_bytes > 0 ? plan_.bucket_bytes / gradient_bytes()
                                               : std::max(40e6, 1e6 * plan_.dp);
+  if (plan_.zero == 3) bucket_parameters_ = 0;  // FSDP wraps, gathers and reduces layer by layer
 }
 
 std::vector<GpuId> Lowering::tensor_group(int replica, int stage) const {
@@ -40,10 +41,10 @@ std::vector<GpuId> Lowering::tensor_group(int replica, int stage) const {
   return gpus;
 }
 
-std::vector<GpuId> Lowering::data_group(int stage, int t) const {
+std::vector<GpuId> Lowering::gpus_of(int stage, int t, const std::vector<int>& replicas) const {
   std::vector<GpuId> gpus;
-  for (const Rank rank : ranks_.group(Axis::Data, {t, 0, 0, stage}))
-    gpus.push_back(ranks_.gpu(rank));
+  for (const int replica : replicas)
+    gpus.push_back(ranks_.gpu(ranks_.rank({t, 0, replica, stage})));
   return gpus;
 }
 
@@ -84,6 +85,7 @@ void Lowering::make_devices() {
       const auto devices = static_cast<std::size_t>(tensor_devices_);
       made.tail.assign(devices, -1);
       made.first_task.assign(devices, -1);
+      made.last_reduction.assign(devices, -1);
       units_.push_back(std::move(made));
     }
   for (StageUnit& u : units_) u.kind = unit_kind(u.replica_class, u.stage);
@@ -95,7 +97,7 @@ ChunkExtent Lowering::extent_of(int chunk) const {
   extent.layer_count = chunk_layers_[static_cast<std::size_t>(chunk)];
   extent.has_embedding = chunk == 0;
   extent.has_head = chunk == last_chunk();
-  extent.head_has_table = !in_.model.tied_embeddings || plan_.pp > 1;
+  extent.head_has_table = !in_.model.tied_embeddings || !ends_meet(in_.schedule);
   return extent;
 }
 
@@ -246,12 +248,15 @@ std::int32_t Lowering::add_group(const std::vector<std::int32_t>& devices) {
 
 void Lowering::add_totals() {
   PricedTotals totals;
+  // With both ways through the pipeline, each copy of a piece serves half of the micro-batches.
+  const double micro_batches_a_chunk =
+      in_.schedule.micro_batches / (in_.schedule.placement == Placement::BothWays ? 2.0 : 1.0);
   for (const StageUnit& u : units_) {
     const auto replicas =
         static_cast<double>(classes_.members[static_cast<std::size_t>(u.replica_class)].size());
-    for (int v = 0; v < plan_.virtual_stages; ++v)
-      totals.add(kinds_[u.kind].chunks[static_cast<std::size_t>(v * plan_.pp + u.stage)].totals,
-                 replicas * plan_.tp * in_.schedule.micro_batches);
+    for (int v = 0; v < in_.schedule.chunks; ++v)
+      totals.add(kinds_[u.kind].chunks[program_of(u.stage, v)].totals,
+                 replicas * plan_.tp * micro_batches_a_chunk);
   }
   out_.executed_flops += totals.flops;
   for (std::size_t i = 0; i < totals.seconds_by_source.size(); ++i)
@@ -264,9 +269,10 @@ LoweredStep Lowering::run() {
   index_actions();
   for (StageUnit& u : units_) emit_actions(u);
   for (StageUnit& u : units_) emit_transfers(u);
-  make_data_streams();
+  make_data_teams();
   emit_gradient_reductions();
-  emit_tied_embedding_reduction();
+  emit_sharded_traffic();
+  emit_copy_reductions();
   emit_step_end();
   add_totals();
   state_assumptions();

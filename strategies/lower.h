@@ -48,8 +48,9 @@ struct LoweredStep {
   /// the SMs. Goes into SimulationOptions::interference.
   std::array<double, kCommKindCount> compute_share{};
   double executed_flops = 0;  ///< of the whole step on all ranks, recomputation included
-  std::array<double, kCostSourceCount> seconds_by_source{};  ///< rank-seconds of computing, by CostSource
-  double pricing_s = 0;                       ///< wall time spent pricing operators, for --verbose
+  std::array<double, kCostSourceCount>
+      seconds_by_source{};  ///< rank-seconds of computing, by CostSource
+  double pricing_s = 0;     ///< wall time spent pricing operators, for --verbose
 };
 
 /// Turns a plan on a cluster into the graph of one training step.

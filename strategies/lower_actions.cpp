@@ -104,11 +104,15 @@ std::int32_t Lowering::add_tensor_collective(StageUnit& u, const Piece& piece, s
 
 void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool opens) {
   const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][index];
-  const std::int32_t chunk = action.chunk * plan_.pp + u.stage;
-  const bool overlap_gradients = plan_.dp > 1 && plan_.overlap.gradients;
-  const bool overlap_parameters = plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters;
-  const std::vector<Piece>& made = pieces(
-      u, {chunk, action.kind, (completes && overlap_gradients) || (opens && overlap_parameters)});
+  const std::int32_t chunk = piece_of(in_.schedule, u.stage, action.chunk);
+  // Where transfers run beside the action, it is cut so that they can start, or be waited for,
+  // bucket by bucket.
+  const bool is_forward = action.kind == ActionKind::Forward;
+  const bool shares = plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2);
+  const bool signals = shares || (completes && plan_.dp > 1 && plan_.overlap.gradients);
+  const bool waits =
+      shares || (opens && plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters);
+  const std::vector<Piece>& made = pieces(u, {chunk, action.kind, signals || waits});
   const std::int32_t label = labels_.of(action_label(action.kind));
   const auto devices = static_cast<std::size_t>(tensor_devices_);
   auto& ready = u.bucket_ready[static_cast<std::size_t>(action.chunk)];
@@ -129,16 +133,30 @@ void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool
       if (completes) ready[bucket * devices + t] = id;
       if (opens && reader[bucket * devices + t] < 0) reader[bucket * devices + t] = id;
     }
+    if (shares) visit(u, index, piece, completes);
     // The first compute after a collective hangs on it alone; later ones on their own chain.
     if (!piece.is_collective) u.open_comm = -1;
     is_first = false;
   }
-  if (completes && !overlap_gradients)  // not cut: all buckets complete with the last piece
+  if (completes && !signals)  // not cut: all buckets complete with the last piece
     for (std::size_t i = 0; i < ready.size(); ++i)
       ready[i] = u.action_last[index * devices + i % devices];
-  if (opens && !overlap_parameters)
+  if (opens && !waits)
     for (std::size_t i = 0; i < reader.size(); ++i)
       reader[i] = u.action_first[index * devices + i % devices];
+}
+
+/// Notes that the tasks just made work on a piece's bucket.
+void Lowering::visit(StageUnit& u, std::size_t index, const Piece& piece, bool completes) {
+  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][index];
+  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  const auto made = u.action_last.begin() + static_cast<std::ptrdiff_t>(index * devices);
+  const std::vector<std::int32_t> tasks(made, made + static_cast<std::ptrdiff_t>(devices));
+  if (u.visits.empty() || u.visits.back().action != index ||
+      u.visits.back().bucket != piece.first_bucket)
+    u.visits.push_back(
+        {index, action.chunk, piece.first_bucket, action.kind, completes, tasks, {}});
+  u.visits.back().last = tasks;
 }
 
 void Lowering::emit_actions(StageUnit& u) {
@@ -146,7 +164,7 @@ void Lowering::emit_actions(StageUnit& u) {
   const auto devices = static_cast<std::size_t>(tensor_devices_);
   u.action_first.assign(actions.size() * devices, -1);
   u.action_last.assign(actions.size() * devices, -1);
-  std::vector<std::size_t> last_of_chunk(static_cast<std::size_t>(plan_.virtual_stages), 0);
+  std::vector<std::size_t> last_of_chunk(static_cast<std::size_t>(in_.schedule.chunks), 0);
   std::vector<std::size_t> first_of_chunk(last_of_chunk.size(), actions.size());
   for (std::size_t i = 0; i < actions.size(); ++i) {
     const auto chunk = static_cast<std::size_t>(actions[i].chunk);
@@ -154,10 +172,9 @@ void Lowering::emit_actions(StageUnit& u) {
     if (actions[i].kind == ActionKind::Forward)
       first_of_chunk[chunk] = std::min(first_of_chunk[chunk], i);
   }
-  for (int v = 0; v < plan_.virtual_stages; ++v) {
-    const std::size_t buckets = kinds_[u.kind]
-                                    .chunks[static_cast<std::size_t>(v * plan_.pp + u.stage)]
-                                    .bucket_parameters.size();
+  for (int v = 0; v < in_.schedule.chunks; ++v) {
+    const std::size_t buckets =
+        kinds_[u.kind].chunks[program_of(u.stage, v)].bucket_parameters.size();
     u.bucket_ready.emplace_back(buckets * devices, -1);
     u.bucket_reader.emplace_back(buckets * devices, -1);
   }
@@ -168,6 +185,23 @@ void Lowering::emit_actions(StageUnit& u) {
     if (completes)
       for (std::size_t b = 0; b < u.bucket_ready[chunk].size() / devices; ++b)
         u.bucket_order.emplace_back(static_cast<int>(chunk), static_cast<int>(b));
+  }
+  join_actions(u);
+}
+
+/// Joined actions start when all of them can, and what they make is there when all are done.
+void Lowering::join_actions(StageUnit& u) {
+  const auto& actions = in_.schedule.actions[static_cast<std::size_t>(u.stage)];
+  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  std::size_t begin = 0;
+  for (std::size_t end = 0; end < actions.size(); ++end) {
+    if (actions[end].joined && end + 1 < actions.size()) continue;
+    for (std::size_t i = begin; i <= end; ++i)
+      for (std::size_t t = 0; t < devices; ++t) {
+        u.action_first[i * devices + t] = u.action_first[begin * devices + t];
+        u.action_last[i * devices + t] = u.action_last[end * devices + t];
+      }
+    begin = end + 1;
   }
 }
 
@@ -211,13 +245,13 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int t, 
 
 void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
                              std::size_t to_action) {
-  const Action& sent = in_.schedule.actions[static_cast<std::size_t>(from.stage)][action];
+  const auto& sent_by = in_.schedule.actions[static_cast<std::size_t>(from.stage)];
+  const Action& sent = sent_by[action];
   const bool forward = sent.kind == ActionKind::Forward;
-  std::vector<Task>& prototypes = forward ? from.forward_transfers : from.backward_transfers;
+  auto& [prototypes, tails] = from.transfers[{forward, to.stage}];
   if (prototypes.empty())
     for (int t = 0; t < tensor_devices_; ++t)
       prototypes.push_back(transfer_task(from, to, t, forward));
-  std::vector<std::int32_t>& tails = forward ? from.forward_tail : from.backward_tail;
   tails.resize(prototypes.size(), -1);
   for (std::size_t t = 0; t < prototypes.size(); ++t) {
     Task task = prototypes[t];
@@ -229,8 +263,10 @@ void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
     edges_.add(id, to.action_first[to_action * prototypes.size() + t]);
     if (tails[t] >= 0) edges_.add(tails[t], id);
     tails[t] = id;
-    if (!plan_.overlap.pipeline && at + prototypes.size() < from.action_first.size())
-      edges_.add(id, from.action_first[at + prototypes.size()]);  // the sender waits for its send
+    if (plan_.overlap.pipeline) continue;
+    std::size_t after = action + 1;  // the sender waits for its send before its next block
+    while (after < sent_by.size() && sent_by[after - 1].joined) ++after;
+    if (after < sent_by.size()) edges_.add(id, from.action_first[after * prototypes.size() + t]);
   }
 }
 
@@ -261,12 +297,14 @@ void Lowering::emit_transfers(StageUnit& from) {
     const Action& action = actions[i];
     if (action.kind == ActionKind::WeightGradient) continue;
     const bool forward = action.kind == ActionKind::Forward;
-    const int piece = action.chunk * plan_.pp + from.stage;
+    const int piece = piece_of(in_.schedule, from.stage, action.chunk);
     const int next = forward ? piece + 1 : piece - 1;
     if (next < 0 || next > last_chunk()) continue;
-    StageUnit& to = unit(from.replica_class, next % plan_.pp);
+    const ChunkPlace place = place_of(in_.schedule, next, action.micro_batch);
+    if (place.stage == from.stage) continue;  // where a way turns back
+    StageUnit& to = unit(from.replica_class, place.stage);
     Action received = action;
-    received.chunk = next / plan_.pp;
+    received.chunk = place.chunk;
     emit_transfer(from, i, to,
                   action_index_[static_cast<std::size_t>(to.stage)][action_slot(received)]);
   }

@@ -8,6 +8,29 @@
 
 namespace rehearse {
 
+void Lowering::state_data_assumptions() {
+  if (plan_.dp == 1) return;
+  auto& say = out_.assumptions;
+  const char* precision = plan_.gradient_precision == Precision::Fp32 ? "fp32" : "16 bits";
+  const bool at_once = plan_.zero >= 2 && plan_.reduce_every_micro_batch;
+  say.push_back(fmt::format("gradients are reduced in {} {}, {}", precision,
+                            plan_.zero == 3 ? "layer by layer"
+                                            : fmt::format("in buckets of {:.0f} million parameters",
+                                                          bucket_parameters_ / 1e6),
+                            !plan_.overlap.gradients ? "and the next work waits for it"
+                            : at_once                ? "beside every micro-batch's backward"
+                                                     : "beside the last micro-batch's backward"));
+  if (plan_.zero == 3)
+    say.push_back(fmt::format(
+        "weights are gathered {} ahead of use, {}",
+        plan_.prefetch == 1 ? "one layer" : fmt::format("{} layers", plan_.prefetch),
+        plan_.reshard_after_forward ? "and again for the backward" : "and stay for the backward"));
+  else if (plan_.zero > 0)
+    say.push_back(plan_.overlap.parameters
+                      ? "updated parameters are gathered beside the next step's forward"
+                      : "updated parameters are gathered before the next step begins");
+}
+
 void Lowering::state_assumptions() {
   auto& say = out_.assumptions;
   const auto& costs = in_.cost_models;
@@ -15,19 +38,11 @@ void Lowering::state_assumptions() {
     say.push_back(fmt::format(
         "{}: {}", cluster_.spec().groups.empty() ? "GPU" : cluster_.spec().groups[g].node.gpu.name,
         costs[g]->description()));
-  if (plan_.dp > 1)
-    say.push_back(fmt::format(
-        "gradients are reduced in {} in buckets of {:.0f} million parameters, {}",
-        plan_.gradient_precision == Precision::Fp32 ? "fp32" : "16 bits", bucket_parameters_ / 1e6,
-        plan_.overlap.gradients ? "beside the last micro-batch's backward" : "after the backward"));
-  if (plan_.dp > 1 && plan_.zero > 0)
-    say.push_back(plan_.overlap.parameters
-                      ? "updated parameters are gathered beside the next step's forward"
-                      : "updated parameters are gathered before the next step begins");
+  state_data_assumptions();
   if (plan_.pp > 1)
     say.push_back(plan_.overlap.pipeline ? "stages go on while their sends are under way"
                                          : "a stage waits for its own sends");
-  if (plan_.pp > 1 && in_.model.tied_embeddings)
+  if (in_.model.tied_embeddings && !ends_meet(in_.schedule))
     say.push_back("first and last stage each keep the tied embedding and sum its gradients");
   say.push_back("link payload: NVLink 82 %, PCIe 85 %, network ports 96 % of the nominal rate");
   if (plan_.pp > 1) {

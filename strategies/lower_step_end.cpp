@@ -5,78 +5,107 @@
 
 namespace rehearse {
 
-void Lowering::make_data_streams() {
-  for (int stage = 0; stage < plan_.pp; ++stage)
-    for (int t = 0; t < tensor_devices_; ++t) {
-      DataStream stream;
-      for (std::size_t c = 0; c < classes_.members.size(); ++c)
-        stream.devices.push_back(device(unit(static_cast<int>(c), stage), t));
-      stream.gpus = data_group(stage, t);
-      stream.is_local = is_local(cluster_, stream.gpus);
-      data_streams_.push_back(std::move(stream));
+std::vector<DataTeam> Lowering::data_teams(int stage, int t, int size, bool strided) const {
+  const int count = plan_.dp / size;
+  std::vector<DataTeam> teams;
+  for (int g = 0; g < count; ++g) {
+    std::vector<int> replicas;
+    for (int i = 0; i < size; ++i) replicas.push_back(strided ? i * count + g : g * size + i);
+    // Folded, all groups go together; else each replica is a class of its own.
+    if (teams.empty() || options_.fidelity != Fidelity::Folded) {
+      DataTeam team;
+      team.gpus = gpus_of(stage, t, replicas);
+      team.is_local = is_local(cluster_, team.gpus);
+      team.name = (strided ? "strided " : "data ") + std::to_string(size) + " " +
+                  std::to_string(g) + " " + std::to_string(stage) + " " + std::to_string(t);
+      teams.push_back(std::move(team));
     }
+    DataTeam& team = teams.back();
+    for (const int replica : replicas) {
+      const int c = classes_.class_of[static_cast<std::size_t>(replica)];
+      if (std::find(team.classes.begin(), team.classes.end(), c) == team.classes.end())
+        team.classes.push_back(c);
+    }
+    team.replicas.push_back(std::move(replicas));
+  }
+  for (DataTeam& team : teams)
+    for (const int c : team.classes)
+      team.devices.push_back(units_[static_cast<std::size_t>(c * plan_.pp + stage)].first_device +
+                             t);
+  return teams;
 }
 
-std::int32_t Lowering::add_data_collective(int stage, int t, CollectiveKind kind, CommKind comm,
-                                           double bytes, const char* label) {
-  DataStream& stream = data_stream(stage, t);
+void Lowering::make_data_teams() {
+  for (int stage = 0; stage < plan_.pp; ++stage)
+    for (int t = 0; t < tensor_devices_; ++t)
+      whole_teams_.push_back(data_teams(stage, t, plan_.dp, false).front());
+}
+
+double Lowering::bucket_size(int stage, int chunk, int bucket) const {
+  const StageUnit& u = units_[static_cast<std::size_t>(stage)];
+  return kinds_[u.kind]
+      .chunks[program_of(stage, chunk)]
+      .bucket_parameters[static_cast<std::size_t>(bucket)];
+}
+
+std::int32_t Lowering::add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call) {
   const CollectiveChoice choice =
-      nccl_choice(kind, communicator_shape(cluster_, stream.gpus), bytes);
+      nccl_choice(call.kind, communicator_shape(cluster_, team.gpus), call.bytes);
   Task task;
   task.kind = TaskKind::Comm;
-  task.comm = comm;
-  task.stream = Stream::Data;
-  task.overlaps = comm == CommKind::Data ? plan_.overlap.gradients : plan_.overlap.parameters;
-  task.device = add_group(stream.devices);
-  task.label = labels_.of(label);
-  task.bytes = bytes;
+  task.comm = call.comm;
+  task.stream = call.stream;
+  task.overlaps = call.overlaps;
+  task.device = add_group(team.devices);
+  task.label = labels_.of(call.label);
+  task.bytes = call.bytes;
   // What a rank hands over: the whole buffer of a reduction, its own shard of a gather.
-  task.rank_bytes = kind == CollectiveKind::AllGather ? bytes / plan_.dp : bytes;
-  const std::string name = "data " + std::to_string(stage) + " " + std::to_string(t) + " " +
-                           collective_name(kind) + " " + algorithm_name(choice.algorithm);
-  const double latency_s = stream.is_local
-                               ? choice.seconds(bytes)
-                               : latency_before_flows(name, stream.gpus, kind, choice, bytes);
+  const auto ranks = static_cast<double>(team.gpus.size());
+  task.rank_bytes = call.kind == CollectiveKind::AllGather ? call.bytes / ranks : call.bytes;
+  const std::string name =
+      team.name + " " + collective_name(call.kind) + " " + algorithm_name(choice.algorithm);
+  const double latency_s =
+      team.is_local ? choice.seconds(call.bytes)
+                    : latency_before_flows(name, team.gpus, call.kind, choice, call.bytes);
   task.seconds = latency_s;
   // Trees pipeline small chunks; only rings have steps worth simulating one by one.
-  const bool stepwise = options_.collectives == CollectiveDetail::Stepwise && !stream.is_local &&
-                        choice.algorithm == CollectiveAlgorithm::Ring;
+  const bool stepwise = options_.collectives == CollectiveDetail::Stepwise && !team.is_local &&
+                        team.replicas.size() == 1 && choice.algorithm == CollectiveAlgorithm::Ring;
   if (stepwise) task.seconds = 0;
-  if (!stream.is_local && !stepwise) {
+  if (!team.is_local && !stepwise)
     task.payload = pattern(name, [&] {
       std::vector<PhysicalFlow> flows;
-      for (const int tensor : tensor_members(t))
-        for (const PhysicalFlow& flow :
-             collective_flows(cluster_, data_group(stage, tensor), kind, choice.algorithm))
-          flows.push_back(flow);
+      for (const std::vector<int>& replicas : team.replicas)
+        for (const int tensor : tensor_members(t))
+          for (const PhysicalFlow& flow : collective_flows(
+                   cluster_, gpus_of(stage, tensor, replicas), call.kind, choice.algorithm))
+            flows.push_back(flow);
       return flows;
     });
-  }
-  const GpuSpec& gpu = cluster_.gpu(stream.gpus.front());
-  double& share = out_.compute_share[static_cast<std::size_t>(comm)];
+  const GpuSpec& gpu = cluster_.gpu(team.gpus.front());
+  double& share = out_.compute_share[static_cast<std::size_t>(call.comm)];
   share = std::max(
       share, static_cast<double>(choice.channels) / std::max(1, gpu.streaming_multiprocessors));
   const std::int32_t id = add_task(task);
-  if (stream.tail >= 0) edges_.add(stream.tail, id);
-  stream.tail = stepwise ? add_ring_steps(stage, t, kind, latency_s, id) : id;
+  std::int32_t& tail = call.stream == Stream::Parameter ? team.gather_tail : team.tail;
+  if (tail >= 0) edges_.add(tail, id);
+  tail = stepwise ? add_ring_steps(stage, t, team, call.kind, latency_s, id) : id;
   return id;
 }
 
 void Lowering::emit_gradient_reductions() {
-  if (plan_.dp == 1) return;
-  const CollectiveKind kind =
-      plan_.zero > 0 ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce;
+  if (plan_.dp == 1 || plan_.zero >= 2) return;
+  const bool sharded = plan_.zero > 0;
   for (int stage = 0; stage < plan_.pp; ++stage)
     for (int t = 0; t < tensor_devices_; ++t)
       for (const auto& [chunk, bucket] : unit(0, stage).bucket_order) {
-        const StageUnit& first = unit(0, stage);
-        const double parameters = kinds_[first.kind]
-                                      .chunks[static_cast<std::size_t>(chunk * plan_.pp + stage)]
-                                      .bucket_parameters[static_cast<std::size_t>(bucket)];
+        const double parameters = bucket_size(stage, chunk, bucket);
         if (parameters <= 0) continue;
-        const std::int32_t id =
-            add_data_collective(stage, t, kind, CommKind::Data, parameters * gradient_bytes(),
-                                plan_.zero > 0 ? "gradient reduce-scatter" : "gradient all-reduce");
+        const std::int32_t id = add_team_collective(
+            stage, t, whole_team(stage, t),
+            {sharded ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce, CommKind::Data,
+             Stream::Data, parameters * gradient_bytes(),
+             sharded ? "gradient reduce-scatter" : "gradient all-reduce", plan_.overlap.gradients});
         for (std::size_t c = 0; c < classes_.members.size(); ++c) {
           const StageUnit& u = unit(static_cast<int>(c), stage);
           const std::size_t at = static_cast<std::size_t>(bucket * tensor_devices_ + t);
@@ -90,20 +119,37 @@ void Lowering::emit_gradient_reductions() {
       }
 }
 
-void Lowering::emit_tied_embedding_reduction() {
-  // First and last stage each hold the tied table; their gradients are summed (Megatron-LM,
-  // finalize_model_grads) after the data-parallel reduction.
-  if (!in_.model.tied_embeddings || plan_.pp == 1) return;
-  const double bytes = embedding_parameters_per_rank(shape_) * gradient_bytes();
+/// Stages that hold copies of the same parameters sum their gradients after the data-parallel
+/// reduction: the tied table on first and last stage (Megatron-LM, finalize_model_grads), and with
+/// both ways through the pipeline the two pieces of a stage on its mirror image. Of gradients that
+/// data ranks share out, each rank sums its share.
+void Lowering::emit_copy_reductions() {
+  const double shares = plan_.zero > 0 ? shard_ranks(plan_) : 1;
+  if (in_.schedule.placement == Placement::BothWays) {
+    for (int stage = 0; 2 * stage < plan_.pp; ++stage) {
+      double parameters = 0;
+      for (int v = 0; v < in_.schedule.chunks; ++v)
+        parameters += kinds_[unit(0, stage).kind].chunks[program_of(stage, v)].parameters();
+      add_copy_reduction(stage, plan_.pp - 1 - stage, parameters * gradient_bytes() / shares,
+                         "mirrored gradient all-reduce");
+    }
+  } else if (in_.model.tied_embeddings && !ends_meet(in_.schedule)) {
+    add_copy_reduction(0, plan_.pp - 1, embedding_parameters_per_rank(shape_) * gradient_bytes(),
+                       "tied embedding all-reduce");
+  }
+}
+
+void Lowering::add_copy_reduction(int first_stage, int second_stage, double bytes,
+                                  const char* label) {
   for (std::size_t c = 0; c < classes_.members.size(); ++c)
     for (int t = 0; t < tensor_devices_; ++t) {
-      StageUnit& first = unit(static_cast<int>(c), 0);
-      StageUnit& last = unit(static_cast<int>(c), plan_.pp - 1);
+      StageUnit& first = unit(static_cast<int>(c), first_stage);
+      StageUnit& last = unit(static_cast<int>(c), second_stage);
       const int replica = classes_.members[c].front();
       const auto gpu = [&](int tensor, int of, int stage) {
         return ranks_.gpu(ranks_.rank({tensor, 0, of, stage}));
       };
-      const std::vector<GpuId> pair{gpu(t, replica, 0), gpu(t, replica, plan_.pp - 1)};
+      const std::vector<GpuId> pair{gpu(t, replica, first_stage), gpu(t, replica, second_stage)};
       const CollectiveChoice choice =
           nccl_choice(CollectiveKind::AllReduce, communicator_shape(cluster_, pair), bytes);
       Task task;
@@ -111,27 +157,32 @@ void Lowering::emit_tied_embedding_reduction() {
       task.comm = CommKind::Data;
       task.stream = Stream::Data;
       task.device = add_group({device(first, t), device(last, t)});
-      task.label = labels_.of("tied embedding all-reduce");
+      task.label = labels_.of(label);
       task.bytes = task.rank_bytes = bytes;
-      task.seconds = is_local(cluster_, pair) ? choice.seconds(bytes) : choice.latency_s;
+      const std::string name = "copies " + std::to_string(c) + " " + std::to_string(first_stage) +
+                               " " + std::to_string(t);
+      task.seconds =
+          is_local(cluster_, pair)
+              ? choice.seconds(bytes)
+              : latency_before_flows(name, pair, CollectiveKind::AllReduce, choice, bytes);
       if (!is_local(cluster_, pair))
-        task.payload = pattern("embedding " + std::to_string(c) + " " + std::to_string(t), [&] {
-          std::vector<PhysicalFlow> flows;  // two ranks: each sends the other the whole table
+        task.payload = pattern(name, [&] {
+          std::vector<PhysicalFlow> flows;  // two ranks: each sends the other all bytes
           for (const int of : classes_.members[c])
             for (const int tensor : tensor_members(t)) {
-              flows.push_back({gpu(tensor, of, 0), gpu(tensor, of, plan_.pp - 1)});
-              flows.push_back({gpu(tensor, of, plan_.pp - 1), gpu(tensor, of, 0)});
+              flows.push_back({gpu(tensor, of, first_stage), gpu(tensor, of, second_stage)});
+              flows.push_back({gpu(tensor, of, second_stage), gpu(tensor, of, first_stage)});
             }
           return flows;
         });
       const std::int32_t id = add_task(task);
       for (StageUnit* end : {&first, &last}) {
-        const std::int32_t before = data_stream(end->stage, t).tail;
+        const std::int32_t before = whole_team(end->stage, t).tail;
         const std::int32_t compute =
             end->open_comm >= 0 ? end->open_comm : end->tail[static_cast<std::size_t>(t)];
         edges_.add(compute, id);
         if (before >= 0) edges_.add(before, id);
-        end->embedding_reduction.push_back(id);
+        end->copy_reduction.push_back(id);
       }
     }
 }
@@ -145,10 +196,9 @@ std::int32_t Lowering::add_step_compute(StageUnit& u, int t, std::int32_t segmen
 
 std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm) {
   double parameters = 0;
-  for (int v = 0; v < plan_.virtual_stages; ++v)
-    parameters +=
-        kinds_[u.kind].chunks[static_cast<std::size_t>(v * plan_.pp + u.stage)].parameters();
-  const double owned = plan_.zero > 0 ? parameters / plan_.dp : parameters;
+  for (int v = 0; v < in_.schedule.chunks; ++v)
+    parameters += kinds_[u.kind].chunks[program_of(u.stage, v)].parameters();
+  const double owned = plan_.zero > 0 ? parameters / shard_ranks(plan_) : parameters;
   const CostModel& costs = *in_.cost_models[static_cast<std::size_t>(kinds_[u.kind].group)];
   std::vector<SegmentItem> items;
   for (const Operator& op :
@@ -223,9 +273,10 @@ void Lowering::emit_step_end() {
     segments.push_back({norm, add_segment(out_.graph, optimizer_items(u, false), launch_s)});
     for (int t = 0; t < tensor_devices_; ++t) {
       const std::int32_t id = add_step_compute(u, t, norm, "gradient norm");
-      if (data_stream(u.stage, t).tail >= 0) edges_.add(data_stream(u.stage, t).tail, id);
-      if (!u.embedding_reduction.empty())
-        edges_.add(u.embedding_reduction[static_cast<std::size_t>(t)], id);
+      if (whole_team(u.stage, t).tail >= 0) edges_.add(whole_team(u.stage, t).tail, id);
+      if (u.last_reduction[static_cast<std::size_t>(t)] >= 0)
+        edges_.add(u.last_reduction[static_cast<std::size_t>(t)], id);
+      if (!u.copy_reduction.empty()) edges_.add(u.copy_reduction[static_cast<std::size_t>(t)], id);
     }
     u.open_comm = -1;
   }
@@ -243,47 +294,49 @@ void Lowering::emit_step_end() {
       if (sum >= 0) edges_.add(sum, id);
     }
   emit_parameter_gathers();
+  wrap_gathers();
   for (StageUnit& u : units_)
     for (std::size_t t = 0; t < u.tail.size(); ++t) edges_.add_wrap(u.tail[t], u.first_task[t]);
 }
 
-void Lowering::emit_parameter_gathers() {
-  if (plan_.zero == 0 || plan_.dp == 1) return;
+double Lowering::parameter_bytes() const {
   // fp8 plans keep, and gather, bf16 parameters.
-  const double parameter_bytes =
-      bytes_of(plan_.precision == Precision::Fp8 ? Precision::Bf16 : plan_.precision);
+  return bytes_of(plan_.precision == Precision::Fp8 ? Precision::Bf16 : plan_.precision);
+}
+
+void Lowering::emit_parameter_gathers() {
+  if (plan_.dp == 1 || plan_.zero == 0 || plan_.zero == 3) return;
   for (int stage = 0; stage < plan_.pp; ++stage)
-    for (int t = 0; t < tensor_devices_; ++t) {
-      // The forward of the next step asks for buckets in the reverse of the backward's order.
-      const auto& completed = unit(0, stage).bucket_order;
-      for (auto at = completed.rbegin(); at != completed.rend(); ++at) {
-        const auto chunk = static_cast<std::size_t>(at->first);
-        const auto bucket = static_cast<std::size_t>(at->second);
-        const double parameters = kinds_[unit(0, stage).kind]
-                                      .chunks[chunk * static_cast<std::size_t>(plan_.pp) +
-                                              static_cast<std::size_t>(stage)]
-                                      .bucket_parameters[bucket];
-        if (parameters <= 0) continue;
-        const std::int32_t id =
-            add_data_collective(stage, t, CollectiveKind::AllGather, CommKind::Parameter,
-                                parameters * parameter_bytes, "parameter all-gather");
-        for (std::size_t c = 0; c < classes_.members.size(); ++c) {
-          StageUnit& u = unit(static_cast<int>(c), stage);
-          edges_.add(u.tail[static_cast<std::size_t>(t)], id);
-          const std::int32_t reader =
-              u.bucket_reader[chunk][bucket * static_cast<std::size_t>(tensor_devices_) +
-                                     static_cast<std::size_t>(t)];
-          if (plan_.overlap.parameters && reader >= 0)
-            edges_.add_wrap(data_stream(stage, t).tail, reader);
+    for (int t = 0; t < tensor_devices_; ++t)
+      for (DataTeam& team : data_teams(stage, t, shard_ranks(plan_), false)) {
+        team.tail = whole_team(stage, t).tail;
+        // The forward of the next step asks for buckets in the reverse of the backward's order.
+        const auto& completed = unit(0, stage).bucket_order;
+        for (auto at = completed.rbegin(); at != completed.rend(); ++at) {
+          const auto chunk = static_cast<std::size_t>(at->first);
+          const auto bucket = static_cast<std::size_t>(at->second);
+          const double parameters = bucket_size(stage, at->first, at->second);
+          if (parameters <= 0) continue;
+          const std::int32_t id = add_team_collective(
+              stage, t, team,
+              {CollectiveKind::AllGather, CommKind::Parameter, Stream::Data,
+               parameters * parameter_bytes(), "parameter all-gather", plan_.overlap.parameters});
+          for (const int c : team.classes) {
+            StageUnit& u = unit(c, stage);
+            edges_.add(u.tail[static_cast<std::size_t>(t)], id);
+            const std::int32_t reader =
+                u.bucket_reader[chunk][bucket * static_cast<std::size_t>(tensor_devices_) +
+                                       static_cast<std::size_t>(t)];
+            if (plan_.overlap.parameters && reader >= 0) edges_.add_wrap(team.tail, reader);
+          }
+        }
+        if (plan_.overlap.parameters) continue;
+        for (const int c : team.classes) {
+          const std::int32_t end =
+              add_step_compute(unit(c, stage), t, empty_segment_, "parameters gathered");
+          if (team.tail >= 0) edges_.add(team.tail, end);
         }
       }
-      if (plan_.overlap.parameters) continue;
-      for (std::size_t c = 0; c < classes_.members.size(); ++c) {
-        StageUnit& u = unit(static_cast<int>(c), stage);
-        const std::int32_t end = add_step_compute(u, t, empty_segment_, "parameters gathered");
-        if (data_stream(stage, t).tail >= 0) edges_.add(data_stream(stage, t).tail, end);
-      }
-    }
 }
 
 }  // namespace rehearse

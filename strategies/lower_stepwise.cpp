@@ -9,18 +9,18 @@ namespace rehearse {
 /// edge follows the previous step of the same edge (one buffer) and of the edge before it (the
 /// data it forwards). The edges between the ranks of a node move in step with the node's edge to
 /// the next. `begin` is the collective's first task; returns the task that ends it.
-std::int32_t Lowering::add_ring_steps(int stage, int t, CollectiveKind kind, double latency_s,
-                                      std::int32_t begin) {
-  const DataStream& stream = data_stream(stage, t);
+std::int32_t Lowering::add_ring_steps(int stage, int t, const DataTeam& team, CollectiveKind kind,
+                                      double latency_s, std::int32_t begin) {
+  const std::vector<int>& replicas = team.replicas.front();
   const Task whole = out_.graph.tasks[static_cast<std::size_t>(begin)];
-  const auto ranks = static_cast<int>(stream.gpus.size());
+  const auto ranks = static_cast<int>(team.gpus.size());
   const int steps = (kind == CollectiveKind::AllReduce ? 2 : 1) * (ranks - 1);
 
   // Edges of the ring by the node they leave; the replicas of a node are consecutive.
   std::vector<int> first_replica;
   for (int r = 0; r < ranks; ++r)
-    if (r == 0 || cluster_.node_of(stream.gpus[static_cast<std::size_t>(r)]) !=
-                      cluster_.node_of(stream.gpus[static_cast<std::size_t>(r - 1)]))
+    if (r == 0 || cluster_.node_of(team.gpus[static_cast<std::size_t>(r)]) !=
+                      cluster_.node_of(team.gpus[static_cast<std::size_t>(r - 1)]))
       first_replica.push_back(r);
   const auto edges = first_replica.size();
 
@@ -29,8 +29,9 @@ std::int32_t Lowering::add_ring_steps(int stage, int t, CollectiveKind kind, dou
     const int here = first_replica[e];
     const int there = first_replica[(e + 1) % edges];
     const auto device_of = [&](int replica) {
-      return stream
-          .devices[static_cast<std::size_t>(classes_.class_of[static_cast<std::size_t>(replica)])];
+      const int c =
+          classes_.class_of[static_cast<std::size_t>(replicas[static_cast<std::size_t>(replica)])];
+      return device(unit(c, stage), t);
     };
     std::vector<std::int32_t> devices{device_of(here)};
     if (device_of(there) != devices.front()) devices.push_back(device_of(there));
@@ -41,7 +42,7 @@ std::int32_t Lowering::add_ring_steps(int stage, int t, CollectiveKind kind, dou
     task.rank_bytes = 0;
     const std::string name =
         "step " + std::to_string(stage) + " " + std::to_string(t) + " " + std::to_string(e);
-    task.payload = pattern(name, [&] { return ring_edge_flows(stage, t, e); });
+    task.payload = pattern(name, [&] { return ring_edge_flows(stage, t, team, e); });
   }
 
   std::vector<std::int32_t> before(edges, begin), now(edges, -1);
@@ -64,10 +65,11 @@ std::int32_t Lowering::add_ring_steps(int stage, int t, CollectiveKind kind, dou
 
 /// Flows of one node's part of a ring step: to the next node on every channel, and between its
 /// own ranks; factor 1 is what one edge of the ring carries in a step.
-std::vector<PhysicalFlow> Lowering::ring_edge_flows(int stage, int t, std::size_t edge) const {
+std::vector<PhysicalFlow> Lowering::ring_edge_flows(int stage, int t, const DataTeam& team,
+                                                    std::size_t edge) const {
   std::vector<PhysicalFlow> flows;
   for (const int tensor : tensor_members(t)) {
-    const std::vector<GpuId> gpus = data_group(stage, tensor);
+    const std::vector<GpuId> gpus = gpus_of(stage, tensor, team.replicas.front());
     std::vector<std::vector<GpuId>> nodes;
     for (std::size_t i = 0; i < gpus.size(); ++i) {
       if (i == 0 || cluster_.node_of(gpus[i]) != cluster_.node_of(gpus[i - 1]))

@@ -34,6 +34,22 @@ struct PieceKey {
   auto operator<=>(const PieceKey&) const = default;
 };
 
+/// A stage's work on one bucket (with ZeRO-3: layer) in one action, in the order of the step.
+struct BucketVisit {
+  std::size_t action = 0;
+  std::int32_t chunk = 0, bucket = 0;
+  ActionKind kind = ActionKind::Forward;
+  bool completes = false;                 ///< the last gradients of the step for the bucket
+  std::vector<std::int32_t> first, last;  ///< tasks, by tensor device
+};
+
+/// Transfers of one direction between two stages: what is asked for again and again, and the last
+/// one made; both by tensor device.
+struct TransferLine {
+  std::vector<Task> prototypes;
+  std::vector<std::int32_t> tails;
+};
+
 /// A stage of a simulated replica: its devices, and the tasks made for them so far.
 struct StageUnit {
   int replica_class = 0, stage = 0;
@@ -48,18 +64,25 @@ struct StageUnit {
   /// First task of the step that reads a bucket's parameters; same layout, −1 where none.
   std::vector<std::vector<std::int32_t>> bucket_reader;
   std::vector<std::pair<int, int>> bucket_order;  ///< (chunk, bucket) as completed
+  std::vector<BucketVisit> visits;                ///< of actions cut at buckets, in order
+  std::vector<std::int32_t> last_reduction;       ///< by tensor device; −1: none of ZeRO-2, 3
   /// Prototypes of what is asked for again and again; the transfers are one a tensor device.
-  std::vector<Task> tensor_tasks, forward_transfers, backward_transfers;
-  std::vector<std::int32_t> forward_tail, backward_tail;  ///< last transfer of each stream
-  std::vector<std::int32_t> embedding_reduction;  ///< by tensor device, on first and last stage
+  std::vector<Task> tensor_tasks;
+  std::map<std::pair<bool, int>, TransferLine> transfers;  ///< by (forward?, receiving stage)
+  /// By tensor device, of stages that hold copies of the same parameters; empty elsewhere.
+  std::vector<std::int32_t> copy_reduction;
 };
 
-/// Collectives of one data group: they run one after the other.
-struct DataStream {
-  std::int32_t tail = -1;
-  std::vector<std::int32_t> devices;  ///< that take part
-  std::vector<GpuId> gpus;            ///< of one physical group among those folded
+/// Data ranks that reduce or gather together; their collectives run one after the other on each
+/// stream. Folded, it stands for all groups of that kind at once.
+struct DataTeam {
+  std::string name;                        ///< tells its patterns from others'
+  std::vector<int> classes;                ///< replica classes that take part
+  std::vector<std::vector<int>> replicas;  ///< of each group it stands for
+  std::vector<std::int32_t> devices;       ///< of the classes, parallel to them
+  std::vector<GpuId> gpus;                 ///< of the first group, for the device's rank
   bool is_local = true;
+  std::int32_t tail = -1, gather_tail = -1;  ///< of the Data and of the Parameter stream
 };
 
 /// Programs of all chunks for one kind of tensor group: GPU type and nodes it spans.
@@ -85,10 +108,13 @@ class Lowering {
   std::vector<GpuId> tensor_group(int replica, int stage) const;
   void add_totals();
   void state_assumptions();
+  void state_data_assumptions();
 
   // lower_actions.cpp: what each stage computes
   void emit_actions(StageUnit& unit);
+  void join_actions(StageUnit& unit);
   void emit_action(StageUnit& unit, std::size_t index, bool completes, bool opens);
+  void visit(StageUnit& unit, std::size_t index, const Piece& piece, bool completes);
   std::int32_t add_compute(StageUnit& unit, int t, const Piece& piece, std::int32_t label,
                            std::int32_t chunk, std::int32_t micro_batch);
   std::int32_t add_tensor_collective(StageUnit& unit, const Piece& piece, std::int32_t chunk,
@@ -102,17 +128,37 @@ class Lowering {
 
   // lower_step_end.cpp: gradients, optimizer, parameters
   void emit_gradient_reductions();
-  void emit_tied_embedding_reduction();
+  void emit_copy_reductions();
+  void add_copy_reduction(int first_stage, int second_stage, double bytes, const char* label);
   void emit_step_end();
-  void make_data_streams();
-  DataStream& data_stream(int stage, int t) {
-    return data_streams_[static_cast<std::size_t>(stage * tensor_devices_ + t)];
+  void make_data_teams();
+  /// Teams of `size` consecutive data ranks (or of every size-th, `strided`) at a stage.
+  std::vector<DataTeam> data_teams(int stage, int t, int size, bool strided) const;
+  DataTeam& whole_team(int stage, int t) {
+    return whole_teams_[static_cast<std::size_t>(stage * tensor_devices_ + t)];
   }
-  std::int32_t add_data_collective(int stage, int t, CollectiveKind kind, CommKind comm,
-                                   double bytes, const char* label);
-  std::int32_t add_ring_steps(int stage, int t, CollectiveKind kind, double latency_s,
-                              std::int32_t begin);
-  std::vector<PhysicalFlow> ring_edge_flows(int stage, int t, std::size_t edge) const;
+  struct TeamCall {
+    CollectiveKind kind;
+    CommKind comm;
+    Stream stream;
+    double bytes;
+    const char* label;
+    bool overlaps;
+  };
+  std::int32_t add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call);
+  double bucket_size(int stage, int chunk, int bucket) const;
+
+  // lower_sharding.cpp: ZeRO-2, ZeRO-3, HSDP
+  void emit_sharded_traffic();
+  void emit_shard_gathers(int stage, int t, DataTeam& team);
+  void emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
+                             std::vector<DataTeam>& replicas);
+  void wrap_gathers();
+  double parameter_bytes() const;
+  std::int32_t add_ring_steps(int stage, int t, const DataTeam& team, CollectiveKind kind,
+                              double latency_s, std::int32_t begin);
+  std::vector<PhysicalFlow> ring_edge_flows(int stage, int t, const DataTeam& team,
+                                            std::size_t edge) const;
   std::vector<std::int32_t> emit_gradient_norm();
   void emit_parameter_gathers();
   std::int32_t add_control(const std::vector<std::int32_t>& devices,
@@ -140,12 +186,16 @@ class Lowering {
   double tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
                         CollectiveKind collective, double bytes);
   bool network_is_quiet(const PieceKey& key) const;
-  /// The GPUs on one coordinate of the data axis, all replicas in order.
-  std::vector<GpuId> data_group(int stage, int t) const;
+  /// The GPUs of some replicas at one stage and tensor coordinate.
+  std::vector<GpuId> gpus_of(int stage, int t, const std::vector<int>& replicas) const;
   /// Tensor coordinates a device of index t stands for.
   std::vector<int> tensor_members(int t) const;
   double gradient_bytes() const { return bytes_of(plan_.gradient_precision); }
-  int last_chunk() const { return plan_.pp * plan_.virtual_stages - 1; }
+  int last_chunk() const { return piece_count(in_.schedule) - 1; }
+  /// Of one chunk of a stage, the programs' index: its piece of the model.
+  std::size_t program_of(int stage, int chunk) const {
+    return static_cast<std::size_t>(piece_of(in_.schedule, stage, chunk));
+  }
 
   const LoweringInput& in_;
   const Plan& plan_;
@@ -170,7 +220,10 @@ class Lowering {
   std::map<std::string, double> idle_seconds_per_byte_;  ///< by collective and group
   std::map<std::vector<std::int32_t>, std::int32_t> group_index_;
   std::vector<std::vector<std::size_t>> action_index_;  ///< [stage][action_slot]
-  std::vector<DataStream> data_streams_;                ///< [stage · tensor devices + t]
+  std::vector<DataTeam> whole_teams_;                   ///< [stage · tensor devices + t]
+  /// First gathers of the step, that wait for the last step's update: (device unit, task).
+  std::vector<std::pair<std::pair<std::size_t, int>, std::int32_t>> first_gathers_;
+  std::map<std::tuple<int, int, int>, std::int32_t> last_replica_reduction_;  ///< (stage, t, class)
   std::int32_t empty_segment_ = -1;
 };
 

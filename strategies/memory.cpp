@@ -2,7 +2,8 @@
 //   states       ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054): weights, gradients, and for
 //                Adam a master copy and two moments in fp32; ZeRO-1 shards the latter over data
 //                ranks. With fp32 gradients 18 bytes a parameter, sharded 6 + 12/N, as
-//                Megatron-LM's theoretical_memory_usage.py counts.
+//                Megatron-LM's theoretical_memory_usage.py counts. ZeRO-2 and 3 shard gradients
+//                and weights too, and hold whole ones of the layers at work.
 //   activations  the saved tensors of kernels/layer_memory.cpp for every micro-batch in flight,
 //                found by walking the schedule: the peak is at one moment, and so are its parts.
 //   the rest     receive buffers between stages, and what context, libraries and communicators
@@ -14,6 +15,7 @@
 
 #include "kernels/layer.h"
 #include "plan/ensure.h"
+#include "strategies/split_backward.h"
 
 namespace rehearse {
 namespace {
@@ -51,6 +53,7 @@ struct ChunkBytes {
   double head_saved = 0;      ///< final norm, logits
   double workspace = 0;       ///< beside them in a layer's backward
   double head_workspace = 0;  ///< beside them in the loss
+  double kept_for_weights = 0, head_kept_for_weights = 0;  ///< between split backward's halves
 };
 
 /// What a stage holds at one moment.
@@ -65,15 +68,22 @@ class StageWalk {
   explicit StageWalk(std::vector<ChunkBytes> chunks) : chunks_(std::move(chunks)) {}
 
   void run(const std::vector<Action>& actions) {
-    const bool split = std::any_of(actions.begin(), actions.end(), [](const Action& action) {
-      return action.kind == ActionKind::WeightGradient;
-    });
     for (const Action& action : actions) {
       const ChunkBytes& chunk = chunks_.at(static_cast<std::size_t>(action.chunk));
-      if (action.kind == ActionKind::Forward) {
-        forward(chunk);
-      } else {
-        backward(chunk, !split || action.kind == ActionKind::WeightGradient);
+      switch (action.kind) {
+        case ActionKind::Forward:
+          forward(chunk);
+          break;
+        case ActionKind::Backward:
+          input_gradient(chunk, 0, 0);
+          --in_flight_;
+          break;
+        case ActionKind::InputGradient:
+          input_gradient(chunk, chunk.kept_for_weights, chunk.head_kept_for_weights);
+          break;
+        case ActionKind::WeightGradient:
+          weight_gradient(chunk);
+          break;
       }
     }
   }
@@ -90,13 +100,19 @@ class StageWalk {
   }
 
   /// The loss comes first, beside all that was saved; its tensors are gone when the layers'
-  /// gradients are at work.
-  void backward(const ChunkBytes& chunk, bool frees) {
+  /// gradients are at work. What a later weight gradient needs takes the place of what was saved.
+  void input_gradient(const ChunkBytes& chunk, double kept, double head_kept) {
     consider(chunk.head_workspace, 0);
-    if (frees) now_.loss -= chunk.head_saved;
+    now_.loss += head_kept - chunk.head_saved;
     consider(0, chunk.workspace);
-    if (!frees) return;
-    now_.activations -= chunk.saved;
+    now_.activations += kept - chunk.saved;
+    if (kept > chunk.saved) consider(0, chunk.workspace);  // the last of its layers
+  }
+
+  void weight_gradient(const ChunkBytes& chunk) {
+    consider(0, 0);
+    now_.loss -= chunk.head_kept_for_weights;
+    now_.activations -= chunk.kept_for_weights;
     --in_flight_;
   }
 
@@ -121,7 +137,7 @@ class MemoryModel {
         layers_(chunk_layers(plan, model.layers)),
         shape_(
             layer_shape(model, plan, workload.seq_len > 0 ? workload.seq_len : model.max_seq_len)) {
-    ensure(static_cast<int>(layers_.size()) == schedule.stages * schedule.chunks,
+    ensure(static_cast<int>(layers_.size()) == piece_count(schedule),
            "plan and schedule have the same chunks");
   }
 
@@ -136,12 +152,13 @@ class MemoryModel {
     const auto part = [&](const char* name, double bytes) {
       if (bytes > 0) memory.parts.push_back({name, bytes});
     };
-    part("weights", weight_bytes * parameters);
+    part("weights", weight_bytes * (parameters / weight_shards() + gathered_parameters(stage)));
     // Layers in fp8 hold their weights as they are and transposed beside the 16-bit ones.
     if (plan_.precision == Precision::Fp8)
       part("fp8 weights",
            2 * bytes_of(Precision::Fp8) * layer_count(stage) * layer_parameters_per_rank(shape_));
-    part("gradients", bytes_of(plan_.gradient_precision) * parameters);
+    part("gradients", bytes_of(plan_.gradient_precision) *
+                          (parameters / gradient_shards() + unreduced_parameters(stage)));
     part("optimizer", optimizer_bytes() * parameters);
     part("activations", walk.peak().activations);
     part("logits and loss", walk.peak().loss);
@@ -159,16 +176,53 @@ class MemoryModel {
   /// Of each parameter. fp32 weights are their own master copy.
   double optimizer_bytes() const {
     const double master = plan_.precision == Precision::Fp32 ? 0 : kMasterBytes;
-    const double shards = plan_.zero >= 1 ? static_cast<double>(plan_.dp) * plan_.cp : 1;
+    const double shards = plan_.zero >= 1 ? static_cast<double>(shard_ranks(plan_)) * plan_.cp : 1;
     return (master + 2 * kMomentBytes) / shards;
   }
 
-  bool is_first(int stage, int chunk) const { return stage == 0 && chunk == 0; }
-  bool is_last(int stage, int chunk) const {
-    return stage == schedule_.stages - 1 && chunk == schedule_.chunks - 1;
+  double weight_shards() const { return plan_.zero >= 3 ? shard_ranks(plan_) * plan_.cp : 1; }
+  /// Gradients are kept in shards where each micro-batch's are reduced at once.
+  double gradient_shards() const {
+    return plan_.zero >= 2 && plan_.reduce_every_micro_batch ? shard_ranks(plan_) * plan_.cp : 1;
   }
+  double largest_unit(int stage) const {
+    double largest = layer_count(stage) > 0 ? layer_parameters_per_rank(shape_) : 0;
+    if (holds_first(stage)) largest = std::max(largest, embedding_parameters_per_rank(shape_));
+    if (holds_last(stage))
+      largest = std::max(largest, head_parameters_per_rank(shape_, head_has_table()));
+    return largest;
+  }
+  /// ZeRO-3: the layer at work and those gathered ahead; all of the stage's where they stay for
+  /// the backward.
+  double gathered_parameters(int stage) const {
+    if (plan_.zero < 3 || shard_ranks(plan_) == 1) return 0;
+    if (!plan_.reshard_after_forward) return stage_parameters(stage);
+    return largest_unit(stage) + plan_.prefetch * layer_parameters_per_rank(shape_);
+  }
+  /// ZeRO-2, 3: whole gradients of the layer that is being reduced and of the one at work.
+  double unreduced_parameters(int stage) const {
+    if (gradient_shards() == 1) return 0;
+    return largest_unit(stage) + layer_parameters_per_rank(shape_);
+  }
+
+  bool is_first(int stage, int chunk) const { return piece_of(schedule_, stage, chunk) == 0; }
+  bool is_last(int stage, int chunk) const {
+    return piece_of(schedule_, stage, chunk) == piece_count(schedule_) - 1;
+  }
+  bool holds_first(int stage) const {
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      if (is_first(stage, chunk)) return true;
+    return false;
+  }
+  bool holds_last(int stage) const {
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      if (is_last(stage, chunk)) return true;
+    return false;
+  }
+  /// A tied head has a table of its own where another stage has the embedding.
+  bool head_has_table() const { return !shape_.model.tied_embeddings || !ends_meet(schedule_); }
   int layers_of(int stage, int chunk) const {
-    return layers_.at(static_cast<std::size_t>(chunk * schedule_.stages + stage));
+    return layers_.at(static_cast<std::size_t>(piece_of(schedule_, stage, chunk)));
   }
   int layer_count(int stage) const {
     int count = 0;
@@ -178,10 +232,8 @@ class MemoryModel {
 
   double stage_parameters(int stage) const {
     double count = layer_count(stage) * layer_parameters_per_rank(shape_);
-    if (stage == 0) count += embedding_parameters_per_rank(shape_);
-    if (stage == schedule_.stages - 1)
-      count +=
-          head_parameters_per_rank(shape_, !shape_.model.tied_embeddings || schedule_.stages > 1);
+    if (holds_first(stage)) count += embedding_parameters_per_rank(shape_);
+    if (holds_last(stage)) count += head_parameters_per_rank(shape_, head_has_table());
     return count;
   }
 
@@ -191,10 +243,12 @@ class MemoryModel {
       const int layers = layers_of(stage, c);
       ChunkBytes chunk;
       chunk.saved = layers * sum(layer_saved_tensors(shape_));
+      chunk.kept_for_weights = layers * layer_kept_for_weights_bytes(shape_);
       chunk.workspace = layers > 0 ? layer_backward_workspace_bytes(shape_) : 0;
       if (is_first(stage, c)) chunk.saved += sum(embedding_saved_tensors(shape_));
       if (is_last(stage, c)) {
         chunk.head_saved = sum(head_saved_tensors(shape_));
+        chunk.head_kept_for_weights = head_kept_for_weights_bytes(shape_);
         chunk.head_workspace = head_workspace_bytes(shape_);
       }
       all.push_back(chunk);

@@ -199,12 +199,13 @@ TEST_CASE("sequences must suit the plan and the model") {
 
 TEST_CASE("what is not supported yet is refused in a sentence") {
   Question q;
-  q.plan.zero = 3;
-  CHECK(q.fault() ==
-        "/zero: ZeRO-3 is not supported yet: gradients and weights stay on every "
-        "rank (\"zero\": 1 shards the optimizer state)");
   q.plan.zero = 4;
-  CHECK(q.fault() == "/zero: there is no ZeRO stage 4 (0 or 1)");
+  CHECK(q.fault() == "/zero: there is no ZeRO stage 4 (0, 1, 2 or 3)");
+  q.plan.zero = 1;
+  q.plan.shard = 2;
+  CHECK(q.fault() ==
+        "/shard: shards of 2 data ranks need gradients or weights to be sharded "
+        "(\"zero\": 2 or 3)");
   q = Question();
   q.plan.cp = 2;
   q.plan.pp = 2;
@@ -252,7 +253,7 @@ TEST_CASE("a rank order names each axis once") {
 
 TEST_CASE("all faults of a plan are told at once") {
   Question q;
-  q.plan.zero = 2;
+  q.plan.zero = 4;
   q.plan.tp = 16;
   q.plan.micro_batch = 3;
   q.plan.layer_split = {1};

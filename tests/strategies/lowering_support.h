@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/cost_model.h"
+#include "kernels/layer.h"
 #include "plan/model.h"
 #include "plan/plan.h"
 #include "plan/workload.h"

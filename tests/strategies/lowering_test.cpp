@@ -34,7 +34,13 @@ Draw draw_symmetric(std::mt19937& random) {
                       ? ScheduleKind::OneFOneB
                       : pick(random, {ScheduleKind::OneFOneB, ScheduleKind::Gpipe});
   plan.sequence_parallel = plan.tp > 1 && random() % 2;
-  plan.zero = static_cast<int>(random() % 2);
+  plan.zero = static_cast<int>(random() % 4);
+  if (plan.zero >= 2) {
+    plan.prefetch = static_cast<int>(random() % 3);
+    plan.reshard_after_forward = random() % 2;
+    plan.reduce_every_micro_batch = random() % 2;
+    if (plan.dp > 2 && random() % 2) plan.shard = plan.dp / 2;
+  }
   plan.recompute = pick(random, {Recompute::None, Recompute::Full});
   plan.overlap.gradients = random() % 2;
   plan.overlap.parameters = random() % 2;
@@ -86,6 +92,7 @@ TEST_CASE("folded, replica by replica and full simulations of symmetric plans ar
   Draw draw = draw_symmetric(random);
   const Plan& plan = draw.question.plan;
   CAPTURE(plan.tp, plan.pp, plan.dp, plan.virtual_stages, plan.zero, plan.sequence_parallel);
+  CAPTURE(plan.shard, plan.prefetch, plan.reshard_after_forward, plan.reduce_every_micro_batch);
   CAPTURE(plan.overlap.gradients, plan.overlap.parameters, plan.overlap.pipeline, draw.launch_s);
   const Cluster cluster = build(draw.cluster);
   const FlatCosts costs(draw.launch_s);
@@ -196,4 +203,52 @@ TEST_CASE("a slow node unfolds its replica and no other") {
   CHECK(run.step.graph.devices.size() == 2);
   CHECK(run.of(Rank{24}).busy_s() > run.of(Rank{0}).busy_s());
   CHECK(run.of(Rank{0}).waiting_s > 0);
+}
+
+TEST_CASE("ZeRO moves the bytes of its formulas") {
+  // With Ψ parameters a rank, N data ranks and m micro-batches: ZeRO-1 reduce-scatters the
+  // gradients and gathers the weights once a step; ZeRO-2 reduces after every micro-batch; ZeRO-3
+  // gathers the weights for every forward and backward instead (Rajbhandari et al. 2020, §7),
+  // less what is still there: the head, whose backward follows its forward, and the embedding,
+  // whose next forward follows its backward.
+  const int zero = GENERATE(1, 2, 3);
+  const int m = GENERATE(1, 3);
+  CAPTURE(zero, m);
+  Question question;
+  question.plan.dp = 8;
+  question.plan.zero = zero;
+  question.model = small_model(4);
+  question.model.tied_embeddings = false;
+  question.workload = {8 * m, 1024, 0};
+  question.lowering.fidelity = GENERATE(Fidelity::Folded, Fidelity::Full);
+  const Cluster cluster = build(dgx_spec(1));
+  const Simulated run = simulate_plan(question, cluster, FlatCosts());
+  const LayerShape shape = layer_shape(question.model, question.plan, 1024);
+  const double head = head_parameters_per_rank(shape, true);
+  const double embedding = embedding_parameters_per_rank(shape);
+  const double all = 4 * layer_parameters_per_rank(shape) + embedding + head;
+  const DeviceMetrics& rank = run.of(Rank{3});
+  const int reductions = zero == 1 ? 1 : m;
+  CHECK(rank.bytes[static_cast<std::size_t>(CommKind::Data)] ==
+        Approx(4 * all * reductions).epsilon(1e-12));
+  const double gathered = zero < 3 ? all : m * (2 * all - head) - (m - 1) * embedding;
+  CHECK(rank.bytes[static_cast<std::size_t>(CommKind::Parameter)] ==
+        Approx(2 * gathered / 8).epsilon(1e-12));
+}
+
+TEST_CASE("hybrid shards reduce inside, then what is left between replicas") {
+  Question question;
+  question.plan.dp = 16;
+  question.plan.zero = 3;
+  question.plan.shard = 8;
+  question.model = small_model(4);
+  question.model.tied_embeddings = false;
+  question.workload = {16, 1024, 0};
+  question.lowering.fidelity = GENERATE(Fidelity::Folded, Fidelity::Full);
+  const Simulated run = simulate_plan(question, build(dgx_spec(2)), FlatCosts());
+  const LayerShape shape = layer_shape(question.model, question.plan, 1024);
+  const double all = 4 * layer_parameters_per_rank(shape) + embedding_parameters_per_rank(shape) +
+                     head_parameters_per_rank(shape, true);
+  CHECK(run.of(Rank{5}).bytes[static_cast<std::size_t>(CommKind::Data)] ==
+        Approx(4 * all * (1 + 1.0 / 8)).epsilon(1e-12));
 }
