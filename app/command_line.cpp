@@ -38,6 +38,7 @@ class Parser {
     add_check();
     add_list();
     add_topology();
+    add_fit();
     add_doctor();
     add_shell_help();
   }
@@ -169,6 +170,30 @@ class Parser {
     color(app);
   }
 
+  void add_fit() {
+    CLI::App* app = command(
+        "fit", "Make a cost profile of a GPU from measured tables",
+        "Prints how well the fit predicts shapes that were left out of it. The columns of tables\n"
+        "are described in docs/profiles.md. Without -o the profile goes to stdout.");
+    CLI::Option* tables = app->add_option("TABLE", fit_.tables, "Tables of operators, CSV");
+    tables->required()->type_name("FILE");
+    takes_file_.push_back(tables);
+    value(app, "--gpu", fit_.gpu, "GPU", "The GPU measured: a name of `rehearse list gpus`")
+        ->required();
+    value(app, "--stack", fit_.stack, "NAME", "The software measured (default: megatron)");
+    file(app, "-o,--output", fit_.output, "Write the profile/1 to FILE and a summary to stdout");
+    value(app, "--knots", fit_.knots, "N", "Most corrections of a family (default: 600)")
+        ->check(CLI::Range(1, 100'000));
+    value(app, "--sustained-rate", fit_.sustained_rate, "X",
+          "Computing rate of long steps over the measured one")
+        ->check(CLI::Range(0.05, 2.0));
+    app->add_flag("--keep-samples", fit_.keep_samples,
+                  "Price measured operators exactly as measured");
+    app->add_flag("--no-cross-validation", fit_.no_cross_validation,
+                  "Leave nothing out to measure errors");
+    app->add_flag("-f,--force", fit_.force, "Overwrite an existing file");
+  }
+
   void add_doctor() {
     CLI::App* app = command("doctor", "Say what this machine offers and what is missing", "");
     app->add_flag("--json", doctor_.json, "Print as JSON");
@@ -228,6 +253,7 @@ class Parser {
     }
     if (name == "list") return list_;
     if (name == "topology") return topology_;
+    if (name == "fit") return fit_;
     if (name == "doctor") return doctor_;
     if (name == "completion") return completion_;
     if (name == "man") return ManOptions{};
@@ -298,6 +324,7 @@ class Parser {
   ListOptions list_;
   TopologyOptions topology_;
   DoctorOptions doctor_;
+  FitCommandOptions fit_;
   CompletionOptions completion_;
   std::map<const CLI::Option*, Choices> choices_;
   std::vector<const CLI::Option*> takes_file_;

@@ -51,6 +51,14 @@ struct DoctorOptions {
   bool json = false;
 };
 
+struct FitCommandOptions {
+  std::vector<std::string> tables;
+  std::string gpu, output, stack = "megatron";
+  int knots = 600;
+  double sustained_rate = 0;  ///< 0: from the tables, or judged
+  bool keep_samples = false, no_cross_validation = false, force = false;
+};
+
 struct CompletionOptions {
   std::string shell;
 };
@@ -63,7 +71,7 @@ struct ShowText {
 };
 
 using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions,
-                             DoctorOptions, CompletionOptions, ManOptions>;
+                             DoctorOptions, FitCommandOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.
 class UsageError : public std::runtime_error {

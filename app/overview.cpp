@@ -14,6 +14,7 @@ commands
   check       validate scenario files, print what follows from them
   topology    analyse a scenario's cluster as a graph
   list        models, GPUs, nodes, topologies, strategies, scenarios
+  fit         make a cost profile of a GPU from measured tables
   doctor      what this machine offers
   completion  for bash, zsh and fish; man: the manual page
 

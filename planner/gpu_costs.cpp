@@ -1,0 +1,67 @@
+#include "planner/gpu_costs.h"
+
+#include <mutex>
+#include <vector>
+
+#include "kernels/profile_catalogue.h"
+
+namespace rehearse {
+namespace {
+
+bool same(const DeviceFacts& a, const DeviceFacts& b) {
+  return a.gpu == b.gpu && a.fp32_flops == b.fp32_flops && a.bf16_flops == b.bf16_flops &&
+         a.fp16_flops == b.fp16_flops && a.fp8_flops == b.fp8_flops &&
+         a.memory_bandwidth_bytes_per_s == b.memory_bandwidth_bytes_per_s &&
+         a.streaming_multiprocessors == b.streaming_multiprocessors &&
+         a.compute_capability == b.compute_capability && a.l2_bytes == b.l2_bytes &&
+         a.power_w == b.power_w;
+}
+
+/// One model for each GPU that was asked for, in the order of asking.
+const CostModel& shared_model(const DeviceFacts& device) {
+  struct Known {
+    DeviceFacts device;
+    std::unique_ptr<CostModel> model;
+  };
+  static std::mutex mutex;
+  static std::vector<Known> known;
+  const std::lock_guard lock(mutex);
+  for (const Known& entry : known)
+    if (same(entry.device, device)) return *entry.model;
+  known.push_back({device, device_cost_model(device)});
+  return *known.back().model;
+}
+
+class SharedCostModel final : public CostModel {
+ public:
+  explicit SharedCostModel(const CostModel& shared) : shared_(shared) {}
+  Cost cost(const Operator& op) const override { return shared_.cost(op); }
+  double launch_s() const override { return shared_.launch_s(); }
+  std::string description() const override { return shared_.description(); }
+
+ private:
+  const CostModel& shared_;
+};
+
+}  // namespace
+
+DeviceFacts device_facts(const GpuSpec& gpu) {
+  DeviceFacts facts;
+  facts.fp32_flops = gpu.fp32_flops;
+  facts.bf16_flops = gpu.bf16_flops;
+  facts.fp16_flops = gpu.fp16_flops;
+  facts.fp8_flops = gpu.fp8_flops;
+  facts.memory_bandwidth_bytes_per_s = gpu.memory_bandwidth_bytes_per_s;
+  facts.streaming_multiprocessors = gpu.streaming_multiprocessors;
+  facts.compute_capability = gpu.compute_capability;
+  facts.gpu = gpu.id;
+  facts.l2_bytes = gpu.l2_bytes;
+  facts.power_w = gpu.power_w;
+  return facts;
+}
+
+std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu) {
+  return std::make_unique<SharedCostModel>(shared_model(device_facts(gpu)));
+}
+
+}  // namespace rehearse

@@ -1,0 +1,17 @@
+#pragma once
+#include <memory>
+
+#include "kernels/cost_model.h"
+#include "topologies/hardware.h"
+
+namespace rehearse {
+
+/// What prices must know of a catalogue's or a scenario's GPU.
+DeviceFacts device_facts(const GpuSpec& gpu);
+
+/// Prices of a GPU in a long step: by its profile, one scaled from its architecture, or the
+/// roofline (kernels/profile_catalogue.h). Models of equal GPUs share their worked-out prices for
+/// as long as the program runs, so that comparing plans prices each shape once.
+std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu);
+
+}  // namespace rehearse
