@@ -7,6 +7,8 @@
 
 #include "plan/ensure.h"
 #include "plan/noun_tables.h"
+#include "planner/evidence.h"
+#include "planner/gpu_costs.h"
 #include "sim/simulate.h"
 #include "strategies/rank_map.h"
 
@@ -22,16 +24,6 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
-
-DeviceRates rates_of(const GpuSpec& gpu) {
-  return {.fp32_flops = gpu.fp32_flops,
-          .bf16_flops = gpu.bf16_flops,
-          .fp16_flops = gpu.fp16_flops,
-          .fp8_flops = gpu.fp8_flops,
-          .memory_bandwidth_bytes_per_s = gpu.memory_bandwidth_bytes_per_s,
-          .streaming_multiprocessors = gpu.streaming_multiprocessors,
-          .compute_capability = gpu.compute_capability};
-}
 
 double peak_flops_of(const GpuSpec& gpu, Precision precision) {
   switch (precision) {
@@ -127,8 +119,9 @@ class Evaluation {
     std::vector<std::unique_ptr<CostModel>> owned;
     std::vector<const CostModel*> models;
     for (const NodeGroup& group : cluster_.spec().groups) {
-      owned.push_back(roofline_cost_model(rates_of(group.node.gpu)));
-      models.push_back(owned.back().get());
+      owned.push_back(gpu_cost_model(group.node.gpu));
+      logs_.push_back(std::make_unique<EvidenceLog>(*owned.back()));
+      models.push_back(logs_.back().get());
     }
     const Stopwatch lowering;
     LoweredStep step = lower({.model = model_,
@@ -152,6 +145,7 @@ class Evaluation {
     outcome_.assumptions = std::move(step.assumptions);
     outcome_.executed_flops = step.executed_flops;
     fill_evidence(step.seconds_by_source);
+    say_evidence(step.seconds_by_source);
     outcome_.devices = std::move(step.graph.devices);
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
@@ -210,12 +204,20 @@ class Evaluation {
       outcome_.evidence_share[i] = seconds_by_source[i] / total_s;
   }
 
+  void say_evidence(const std::array<double, kCostSourceCount>& seconds_by_source) {
+    std::vector<const EvidenceLog*> logs;
+    for (const auto& log : logs_) logs.push_back(log.get());
+    for (std::string& sentence : evidence_sentences(logs, seconds_by_source))
+      outcome_.assumptions.push_back(std::move(sentence));
+  }
+
   const Model& model_;
   Workload workload_;
   const Cluster& cluster_;
   const EvaluationOptions& options_;
   PlanOutcome outcome_;
   Schedule schedule_;
+  std::vector<std::unique_ptr<EvidenceLog>> logs_;  ///< one a node group
 };
 
 }  // namespace
