@@ -93,6 +93,28 @@ TEST_CASE("ranks print together what one process prints alone") {
   CHECK(together.out == alone.out);
 }
 
+#ifdef REHEARSE_PROGRAM
+TEST_CASE("ranks that start rehearse itself print what it prints alone") {
+  for (const char* name : {"half-network", "layerwise-vs-pipeline"}) {
+    const std::string scenario = std::string(REHEARSE_SOURCE_DIR "/scenarios/") + name + ".json";
+    const ChildResult alone = run_child({REHEARSE_PROGRAM, "run", scenario, "--json", "-"});
+    REQUIRE(alone.exit_code == 0);
+    const ChildResult together = run_child(mpirun(2, {scenario}));
+    CHECK(together.exit_code == 0);
+    CHECK(together.err == "");
+    CHECK((together.out == alone.out));  // too long to be printed
+  }
+}
+
+TEST_CASE("ranks that start rehearse itself pass its problems on") {
+  const Folder folder;
+  const ChildResult child = run_child(mpirun(2, {folder.write("wrong.json", "{\"modle\": 1}")}));
+  CHECK(child.exit_code == 2);
+  CHECK(child.out == "");
+  CHECK(count(child.err, "wrong.json:1:2: error:") == 1);
+}
+#endif
+
 TEST_CASE("more ranks than variants leave some idle and change nothing") {
   const Folder folder;
   const std::string scenario = folder.write("plain", "only\n");
