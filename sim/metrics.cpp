@@ -216,7 +216,7 @@ void Measurement::add_links() {
   for (std::size_t i = 0; i < graph_.links.size(); ++i) {
     LinkMetrics link;
     link.link = static_cast<std::int32_t>(i);
-    link.bytes = record_.link_bytes[i];
+    link.bytes = record_.link_bytes[i] + graph_.links[i].carried_bytes;
     const double capacity_bytes = graph_.links[i].bandwidth_bytes_per_s * metrics_.step_time_s;
     if (capacity_bytes > 0) link.utilisation = link.bytes / capacity_bytes;
     metrics_.links.push_back(link);

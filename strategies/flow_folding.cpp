@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <map>
+#include <tuple>
 #include <unordered_map>
+#include <utility>
 
 #include "plan/ensure.h"
 
@@ -20,10 +23,27 @@ std::uint64_t mix(std::uint64_t x) {
 
 std::uint64_t combine(std::uint64_t seed, std::uint64_t value) { return mix(seed ^ mix(value)); }
 
-std::size_t distinct(std::vector<std::uint64_t> values) {
-  std::sort(values.begin(), values.end());
-  return static_cast<std::size_t>(std::unique(values.begin(), values.end()) - values.begin());
-}
+/// Counts different colours, 0 left out; an open-addressing set that is emptied for each count.
+class ColourCounter {
+ public:
+  explicit ColourCounter(std::size_t most) : slots_(std::bit_ceil(2 * most + 1)) {}
+
+  std::size_t count(const std::vector<std::uint64_t>& colours) {
+    std::fill(slots_.begin(), slots_.end(), 0);
+    std::size_t different = 0;
+    for (const std::uint64_t colour : colours) {
+      std::size_t at = colour & (slots_.size() - 1);
+      while (slots_[at] != 0 && slots_[at] != colour) at = (at + 1) & (slots_.size() - 1);
+      if (slots_[at] == colour) continue;
+      slots_[at] = colour;
+      ++different;
+    }
+    return different;
+  }
+
+ private:
+  std::vector<std::uint64_t> slots_;
+};
 
 }  // namespace
 
@@ -64,16 +84,100 @@ FlowFolding::FlowFolding(const Cluster& cluster, const std::vector<PhysicalPatte
           combine(mix(pattern_number), std::bit_cast<std::uint64_t>(flow.bytes_factor)));
     }
   }
+  find_ample_links();
+  leave_out_ample_links();
   for (std::size_t i = 0; i < links.size(); ++i)
     link_colours_[i] = combine(static_cast<std::uint64_t>(links[i].kind),
                                std::bit_cast<std::uint64_t>(links[i].bandwidth_bytes_per_s));
   if (fold_) refine();
 }
 
+void FlowFolding::find_ample_links() {
+  const auto& links = cluster_.links();
+  const auto capacity = [&](std::int32_t link) {
+    const Link& l = links[static_cast<std::size_t>(link)];
+    return l.bandwidth_bytes_per_s * payload_efficiency(l.kind);
+  };
+  // Neighbours whose capacities bound a link's traffic: those before it on the way up, those
+  // after it on the way down. Looking one way only on each side, no two links vouch for each other.
+  std::vector<std::pair<std::int32_t, std::int32_t>> neighbours;  // (link, neighbour)
+  for (const Crossing& crossing : crossings_)
+    for (int hop = 0; hop < crossing.count; ++hop) {
+      const std::int32_t* const at = route_links_.data() + crossing.first + hop;
+      const LinkKind kind = links[static_cast<std::size_t>(*at)].kind;
+      if (hop > 0 && (kind == LinkKind::LeafUp || kind == LinkKind::SpineUp))
+        neighbours.emplace_back(at[0], at[-1]);
+      if (hop + 1 < crossing.count && (kind == LinkKind::LeafDown || kind == LinkKind::SpineDown))
+        neighbours.emplace_back(at[0], at[1]);
+    }
+  std::sort(neighbours.begin(), neighbours.end());
+  neighbours.erase(std::unique(neighbours.begin(), neighbours.end()), neighbours.end());
+  is_ample_.assign(links.size(), false);
+  for (std::size_t i = 0; i < neighbours.size();) {
+    const std::int32_t link = neighbours[i].first;
+    double bound = 0;
+    for (; i < neighbours.size() && neighbours[i].first == link; ++i)
+      bound += capacity(neighbours[i].second);
+    is_ample_[static_cast<std::size_t>(link)] = bound <= capacity(link) * (1 + 1e-12);
+  }
+}
+
+void FlowFolding::leave_out_ample_links() {
+  whole_crossings_ = crossings_;
+  whole_links_ = route_links_;
+  route_links_.clear();
+  for (std::size_t f = 0; f < crossings_.size(); ++f) {
+    crossings_[f].first = static_cast<std::int32_t>(route_links_.size());
+    for (int hop = 0; hop < whole_crossings_[f].count; ++hop) {
+      const std::int32_t link =
+          whole_links_[static_cast<std::size_t>(whole_crossings_[f].first + hop)];
+      if (!is_ample_[static_cast<std::size_t>(link)]) route_links_.push_back(link);
+    }
+    crossings_[f].count = static_cast<std::int32_t>(route_links_.size()) - crossings_[f].first;
+  }
+  for (std::size_t l = 0; l < link_loads_.size(); ++l)
+    if (is_ample_[l]) link_loads_[l] = 0;
+}
+
+/// Ample links and what the graph's tasks make them carry in a step, alike ones together.
+void FlowFolding::add_ample_links(StepGraph& graph) const {
+  std::vector<double> pattern_bytes(patterns_.size(), 0), carried(is_ample_.size(), 0);
+  for (const Task& task : graph.tasks)
+    if (task.kind == TaskKind::Comm && task.payload >= 0)
+      pattern_bytes[static_cast<std::size_t>(task.payload)] += task.bytes;
+  std::size_t flow = 0;
+  for (std::size_t p = 0; p < patterns_.size(); ++p)
+    for (const PhysicalFlow& physical : patterns_[p].flows) {
+      const Crossing& crossing = whole_crossings_[flow++];
+      for (int hop = 0; hop < crossing.count; ++hop)
+        carried[static_cast<std::size_t>(
+            whole_links_[static_cast<std::size_t>(crossing.first + hop)])] +=
+            pattern_bytes[p] * physical.bytes_factor;
+    }
+  std::map<std::tuple<LinkKind, double, double>, std::size_t> alike;
+  for (std::size_t l = 0; l < is_ample_.size(); ++l) {
+    if (!is_ample_[l]) continue;
+    const Link& link = cluster_.links()[l];
+    const double bandwidth = link.bandwidth_bytes_per_s * payload_efficiency(link.kind);
+    // Sums of the same bytes in another order differ in their last bits.
+    const double rounded = std::round(carried[l]);
+    const auto [at, is_new] = alike.try_emplace(
+        {link.kind, bandwidth, fold_ ? rounded : static_cast<double>(l)}, graph.links.size());
+    if (is_new)
+      graph.links.push_back({bandwidth, 1, LinkId{static_cast<std::int32_t>(l)}, carried[l]});
+    else
+      ++graph.links[at->second].members;
+  }
+}
+
 void FlowFolding::refine() {
   // Classes only ever split, so the sum of their counts grows until the partition is equitable.
   std::size_t classes = 0;
   std::vector<std::uint64_t> load(link_colours_.size());
+  // Idle links are of no class: colour 0, which no hash of a loaded one takes in practice.
+  for (std::size_t l = 0; l < link_colours_.size(); ++l)
+    if (link_loads_[l] == 0) link_colours_[l] = 0;
+  ColourCounter flow_counter(flow_colours_.size()), link_counter(link_colours_.size());
   for (;;) {
     std::fill(load.begin(), load.end(), 0);
     for (std::size_t f = 0; f < crossings_.size(); ++f)
@@ -89,7 +193,7 @@ void FlowFolding::refine() {
             combine(flow_colours_[f],
                     link_colours_[static_cast<std::size_t>(
                         route_links_[static_cast<std::size_t>(crossings_[f].first + hop)])]);
-    const std::size_t now = distinct(flow_colours_) + distinct(link_colours_);
+    const std::size_t now = flow_counter.count(flow_colours_) + link_counter.count(link_colours_);
     if (now == classes) return;
     ensure(now > classes, "colour refinement only splits classes");
     classes = now;
@@ -176,6 +280,7 @@ void FlowFolding::write_to(StepGraph& graph) const {
     out.flow_count = static_cast<std::int32_t>(graph.flows.size()) - out.first_flow;
     graph.patterns.push_back(out);
   }
+  add_ample_links(graph);
 }
 
 }  // namespace rehearse

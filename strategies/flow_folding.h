@@ -28,6 +28,12 @@ struct PhysicalPattern {
 /// one class if they cross the same classes of links. Such a partition is equitable, so max-min
 /// fair sharing gives all members of a class the same rate, and simulating one flow a class,
 /// which consumes (members on one link) times its rate, gives exactly the rates of all.
+///
+/// Links that can never be the narrowest are left out of the simulation: a link upwards whose
+/// capacity is that of all links which feed it, and a link downwards whose capacity is that of all
+/// links it feeds (the levels of a fabric that is not oversubscribed). Their limit follows from
+/// the others', so no rate changes, and replicas that differ only in how far their flows climb
+/// stay alike.
 /// O(rounds · hops); rounds are few (≤ the diameter of the symmetry, 2–4 in practice).
 class FlowFolding {
  public:
@@ -42,6 +48,9 @@ class FlowFolding {
     std::int32_t first = 0, count = 0;  ///< into route_links_
   };
   void refine();
+  void find_ample_links();
+  void leave_out_ample_links();
+  void add_ample_links(StepGraph& graph) const;
   void write_flow(StepGraph& graph, std::int32_t flow,
                   std::vector<std::int32_t>& sim_link_of) const;
 
@@ -53,6 +62,9 @@ class FlowFolding {
   std::vector<std::uint64_t> flow_colours_;  ///< by flow
   std::vector<std::uint64_t> link_colours_;  ///< by link of the cluster
   std::vector<std::int32_t> link_loads_;     ///< by link: flows that cross it
+  std::vector<bool> is_ample_;               ///< by link
+  std::vector<Crossing> whole_crossings_;    ///< with ample links, into whole_links_
+  std::vector<std::int32_t> whole_links_;
 };
 
 /// Payload that a link carries, as a share of its nominal bandwidth.

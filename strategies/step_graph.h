@@ -71,6 +71,9 @@ struct SimLink {
   double bandwidth_bytes_per_s = 0;
   std::int32_t members = 1;
   LinkId representative;
+  /// Bytes a step of a link that can never be the narrowest on any flow's way: no hop names it,
+  /// and its traffic is counted here instead (of one member).
+  double carried_bytes = 0;
 };
 
 /// One flow of a pattern: `bytes_factor` · task bytes along `first_hop … first_hop+hop_count`.
