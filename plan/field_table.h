@@ -161,6 +161,30 @@ class FieldTable : public Table {
     return *this;
   }
 
+  /// A list of whole numbers, or one word instead, which sets the flag and leaves the list empty.
+  template <std::integral I>
+  FieldTable& integers_or(const std::string& word, bool T::*flag, std::string key,
+                          std::vector<I> T::*member, Range each, Range length, std::string help) {
+    integers(std::move(key), member, each, length, std::move(help));
+    Field& field = fields_.back();
+    field.choices = {word};
+    field.read = [=, read_list = field.read](const JsonValue& value, Reading& reading,
+                                             void* object) {
+      const bool is_word = value.is_text();
+      std::size_t index = 0;
+      if (is_word && !read_choice(value, reading, {word}, index)) return;
+      static_cast<T*>(object)->*flag = is_word;
+      if (is_word)
+        (static_cast<T*>(object)->*member).clear();
+      else
+        read_list(value, reading, object);
+    };
+    field.write = [=, write_list = field.write](const void* object) {
+      return static_cast<const T*>(object)->*flag ? JsonValue::of(word) : write_list(object);
+    };
+    return *this;
+  }
+
   FieldTable& texts(std::string key, std::vector<std::string> T::*member, Range length,
                     std::string help) {
     Field& field = add(std::move(key), FieldKind::TextList, std::move(help));

@@ -47,7 +47,8 @@ std::string type_text(const Field& field) {
       return choices;
     }
     case FieldKind::IntegerList:
-      return "list of whole numbers" + range_text(field.range, Dimension::Count);
+      return (field.choices.empty() ? "" : code(json_quoted(field.choices.front())) + " or ") +
+             ("list of whole numbers" + range_text(field.range, Dimension::Count));
     case FieldKind::TextList:
       return "list of texts";
     case FieldKind::Object:

@@ -41,6 +41,9 @@ void check_plan_choices(const Plan& plan, ObjectCheck& check) {
   if (schedule && schedule->text == "interleaved-1f1b" && plan.virtual_stages < 2)
     check.problem("schedule", "interleaving needs virtual_stages of at least 2",
                   "set virtual_stages, or write \"1f1b\"");
+  if (plan.schedule_group > 0 && plan.virtual_stages < 2)
+    check.problem("schedule_group", "groups of micro-batches belong to interleaving",
+                  "set virtual_stages to at least 2, or leave schedule_group out");
   // Products of these are ranks and chunks: none may leave the range of int.
   const double ranks = double(std::max(plan.dp, 1)) * plan.tp * plan.cp * plan.pp;
   if (ranks > kMostRanks)
@@ -104,7 +107,11 @@ const Names<ScheduleKind>& schedule_names() {
   static const Names<ScheduleKind> names = {{"gpipe", ScheduleKind::Gpipe},
                                             {"1f1b", ScheduleKind::OneFOneB},
                                             {"interleaved-1f1b", ScheduleKind::OneFOneB},
-                                            {"layer-wise", ScheduleKind::LayerWise}};
+                                            {"layer-wise", ScheduleKind::LayerWise},
+                                            {"zb-h1", ScheduleKind::ZbH1},
+                                            {"zb-h2", ScheduleKind::ZbH2},
+                                            {"zb-v", ScheduleKind::ZbV},
+                                            {"dualpipe", ScheduleKind::DualPipe}};
   return names;
 }
 
@@ -247,12 +254,21 @@ const FieldTable<Plan>& plan_table() {
                   "which transfers run beside computation")
           .spelling("rank_order", &Plan::rank_order, parse_rank_order, rank_order_text,
                     "tp-cp-dp-pp", "order of the axes over GPUs, fastest-varying first")
-          .integers("layer_split", &Plan::layer_split, {0, kMostLayers}, {0, kMostLayers},
-                    "layers of each chunk in model order (pp · virtual_stages numbers)")
+          .integers_or("balanced", &Plan::balanced_split, "layer_split", &Plan::layer_split,
+                       {0, kMostLayers}, {0, kMostLayers},
+                       "layers of each chunk in model order (pp · virtual_stages numbers); "
+                       "balanced: those whose slowest stage is the fastest")
           .default_note("as even as whole numbers allow")
           .boolean("embedding_slot", &Plan::embedding_slot,
                    "even split: the embedding counts as one layer")
           .boolean("loss_slot", &Plan::loss_slot, "even split: head and loss count as one layer")
+          .integer("schedule_group", &Plan::schedule_group, {0, kMostGlobalBatch},
+                   "interleaving: micro-batches of one chunk in a row")
+          .default_note("as many as stages")
+          .texts("actions", &Plan::actions, {0, kMostRanks},
+                 "explicit order of work, one text a stage: \"F0 F1 B0 B1\"")
+          .omit_default()
+          .default_note("the schedule's")
           .check(check_plan_choices);
   return table;
 }

@@ -60,6 +60,11 @@ struct Plan {
   std::vector<int> layer_split;
   bool embedding_slot = false;  ///< even split: the embedding counts as one layer
   bool loss_slot = false;       ///< even split: head and loss count as one layer
+  bool balanced_split = false;  ///< layers spread so that the slowest stage is the fastest
+  int schedule_group = 0;       ///< interleaving: micro-batches of a chunk in a row; 0: stages
+  /// Explicit order of work, one text a stage: "F0 F1 B0 …" (see plan_file.h); empty: the
+  /// schedule's.
+  std::vector<std::string> actions;
 };
 
 /// Ranks the plan needs. REQUIRES: dp resolved.

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "plan/noun_tables.h"
+#include "plan/plan_schedule.h"
 
 namespace rehearse {
 namespace {
@@ -95,6 +96,13 @@ void check_layers(const PlanFile& file, ObjectCheck& check) {
                                      std::to_string(file.model.layers));
 }
 
+/// The plan with the document's explicit actions, where it has its own.
+Plan scheduled_plan(const PlanFile& file) {
+  Plan plan = file.plan;
+  if (!file.actions.empty()) plan.actions = file.actions;
+  return plan;
+}
+
 void check_schedule(const PlanFile& file, ObjectCheck& check) {
   const std::int64_t micro_batches = step_micro_batches(file);
   if (micro_batches == 0 || static_cast<double>(micro_batches) > kMostGlobalBatch) {
@@ -104,35 +112,10 @@ void check_schedule(const PlanFile& file, ObjectCheck& check) {
                       std::to_string(std::int64_t{file.plan.dp} * file.plan.micro_batch));
     return;
   }
-  if (file.actions.empty()) {
-    const std::string why =
-        why_not_schedulable(file.plan.schedule, file.plan.pp, file.plan.virtual_stages,
-                            static_cast<int>(micro_batches));
-    if (!why.empty()) check.problem("plan", why);
-    return;
-  }
-  if (file.actions.size() != static_cast<std::size_t>(file.plan.pp)) {
-    check.problem("actions", "the plan has " + std::to_string(file.plan.pp) +
-                                 " stages, but actions are given for " +
-                                 std::to_string(file.actions.size()));
-    return;
-  }
-  // Beyond this a list of actions is a mistake, and checking it would take gigabytes.
-  constexpr double kMostActions = 5e7;
-  if (2.0 * static_cast<double>(micro_batches) * file.plan.pp * file.plan.virtual_stages >
-      kMostActions) {
-    check.problem("actions", "the plan makes more than 50 M actions", "name a schedule instead");
-    return;
-  }
-  std::vector<Action> actions;
-  for (std::size_t stage = 0; stage < file.actions.size(); ++stage) {
-    if (parse_actions(file.actions[stage], actions)) continue;
-    check.problem("actions", "the actions of stage " + std::to_string(stage) + " are not readable",
-                  "write them like \"F0 F1 B0 B1\", or \"F0.1\" for chunk 1");
-    return;
-  }
-  for (const std::string& fault : schedule_faults(schedule_of(file)))
-    check.problem("actions", fault);
+  const bool has_own = !file.actions.empty();
+  for (const ScheduleFault& fault :
+       plan_schedule_faults(scheduled_plan(file), static_cast<int>(micro_batches)))
+    check.problem(has_own ? "actions" : "plan", fault.message, fault.hint);
 }
 
 void check_plan_file(PlanFile& file, ObjectCheck& check) {
@@ -185,8 +168,10 @@ const FieldTable<PlanFile>& plan_file_table() {
 
 std::string actions_text(const std::vector<Action>& actions, int chunks) {
   std::string text;
+  bool joined = false;
   for (const Action& action : actions) {
-    if (!text.empty()) text += ' ';
+    if (!text.empty()) text += joined ? '&' : ' ';
+    joined = action.joined;
     for (const auto& [letter, kind] : kActionLetters)
       if (kind == action.kind) text += letter;
     text += std::to_string(action.micro_batch);
@@ -198,8 +183,11 @@ std::string actions_text(const std::vector<Action>& actions, int chunks) {
 bool parse_actions(std::string_view text, std::vector<Action>& actions) {
   actions.clear();
   while (!text.empty()) {
-    const std::size_t end = std::min(text.find(' '), text.size());
+    const std::size_t end = std::min(text.find_first_of(" &"), text.size());
+    const bool joins = end < text.size() && text[end] == '&';
     if (end > 0 && !parse_action(text.substr(0, end), actions.emplace_back())) return false;
+    if (joins && (end == 0 || end + 1 == text.size())) return false;
+    if (joins) actions.back().joined = true;
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return true;
@@ -224,11 +212,7 @@ std::optional<PlanFile> read_plan_file(std::string_view text, const std::string&
 
 Schedule schedule_of(const PlanFile& file) {
   const int micro_batches = static_cast<int>(step_micro_batches(file));
-  if (file.actions.empty())
-    return make_schedule(file.plan.schedule, file.plan.pp, file.plan.virtual_stages, micro_batches);
-  Schedule schedule{file.plan.pp, file.plan.virtual_stages, micro_batches, {}};
-  for (const std::string& text : file.actions) parse_actions(text, schedule.actions.emplace_back());
-  return schedule;
+  return plan_schedule(scheduled_plan(file), micro_batches);
 }
 
 }  // namespace rehearse

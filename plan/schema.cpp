@@ -101,8 +101,15 @@ JsonValue field_schema(const Field& field, bool part) {
       return typed("string");
     case FieldKind::Choice:
       return choice_schema(field.choices);
-    case FieldKind::IntegerList:
-      return list_schema(field, number_schema(field, "integer"));
+    case FieldKind::IntegerList: {
+      JsonValue list = list_schema(field, number_schema(field, "integer"));
+      if (field.choices.empty()) return list;
+      JsonValue either = JsonValue::list();
+      either.items = {choice_schema(field.choices), std::move(list)};
+      JsonValue schema = JsonValue::object();
+      schema.add("anyOf", std::move(either));
+      return schema;
+    }
     case FieldKind::TextList:
       return list_schema(field, typed("string"));
     case FieldKind::Object:

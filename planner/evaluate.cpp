@@ -7,9 +7,11 @@
 
 #include "plan/ensure.h"
 #include "plan/noun_tables.h"
+#include "plan/plan_schedule.h"
 #include "planner/evidence.h"
 #include "planner/gpu_costs.h"
 #include "sim/simulate.h"
+#include "strategies/layer_split.h"
 #include "strategies/rank_map.h"
 
 namespace rehearse {
@@ -95,8 +97,8 @@ class Evaluation {
     if (!outcome_.faults.empty()) return false;
 
     const auto count = micro_batches(outcome_.plan, workload_.global_batch);
-    schedule_ = make_schedule(outcome_.plan.schedule, outcome_.plan.pp,
-                              outcome_.plan.virtual_stages, static_cast<int>(count));
+    schedule_ = plan_schedule(outcome_.plan, static_cast<int>(count));
+    if (outcome_.plan.balanced_split) balance_layers();
     fill_memory();
     return true;
   }
@@ -115,14 +117,26 @@ class Evaluation {
     }
   }
 
-  void simulate_step() {
-    std::vector<std::unique_ptr<CostModel>> owned;
-    std::vector<const CostModel*> models;
+  /// One cost model a node group, made when first asked for.
+  const std::vector<const CostModel*>& cost_models() {
+    if (!cost_models_.empty()) return cost_models_;
     for (const NodeGroup& group : cluster_.spec().groups) {
-      owned.push_back(gpu_cost_model(group.node.gpu));
+      owned_models_.push_back(gpu_cost_model(group.node.gpu));
       logs_.push_back(std::make_unique<EvidenceLog>(*owned.back()));
       models.push_back(logs_.back().get());
     }
+    return cost_models_;
+  }
+
+  void balance_layers() {
+    const SplitProblem problem =
+        split_problem(model_, outcome_.plan, workload_, cluster_, cost_models());
+    outcome_.plan.layer_split = balanced_split(problem);
+    outcome_.plan.balanced_split = false;
+  }
+
+  void simulate_step() {
+    const std::vector<const CostModel*>& models = cost_models();
     const Stopwatch lowering;
     LoweredStep step = lower({.model = model_,
                               .plan = outcome_.plan,

@@ -105,11 +105,13 @@ void transfer(Archive& archive, Plan& value) {
   auto& [name, dp, tp, cp, pp, ep, virtual_stages, micro_batch, schedule, zero, shard, prefetch,
          reshard_after_forward, reduce_every_micro_batch, sequence_parallel, vocabulary_parallel,
          recompute, attention, precision, gradient_precision, dropout, bucket_bytes, overlap,
-         rank_order, layer_split, embedding_slot, loss_slot] = value;
+         rank_order, layer_split, embedding_slot, loss_slot, balanced_split, schedule_group,
+         actions] = value;
   transfer_all(archive, name, dp, tp, cp, pp, ep, virtual_stages, micro_batch, schedule, zero,
                shard, prefetch, reshard_after_forward, reduce_every_micro_batch, sequence_parallel,
                vocabulary_parallel, recompute, attention, precision, gradient_precision, dropout,
-               bucket_bytes, overlap, rank_order, layer_split, embedding_slot, loss_slot);
+               bucket_bytes, overlap, rank_order, layer_split, embedding_slot, loss_slot,
+               balanced_split, schedule_group, actions);
 }
 
 template <class Archive>

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "plan/plan_schedule.h"
+
 namespace rehearse {
 namespace {
 
@@ -150,7 +152,10 @@ class PlanChecker {
   void check_layers() {
     const int chunks = plan_.pp * plan_.virtual_stages;
     if (!plan_.layer_split.empty()) return check_layer_split(chunks);
-    const int slots = model_.layers + (plan_.embedding_slot ? 1 : 0) + (plan_.loss_slot ? 1 : 0);
+    if (plan_.balanced_split) check_no_slots();
+    // A balanced split may leave the ends without a layer: they have the embedding and the head.
+    const int ends = plan_.balanced_split ? 2 : plan_.embedding_slot + plan_.loss_slot;
+    const int slots = model_.layers + (chunks > 1 ? ends : 0);
     if (chunks <= slots) return;
     const std::string pieces =
         plan_.virtual_stages == 1
@@ -161,12 +166,16 @@ class PlanChecker {
         fmt::format("pp · virtual_stages of at most {}", slots));
   }
 
-  void check_layer_split(int chunks) {
-    const std::vector<int>& split = plan_.layer_split;
+  void check_no_slots() {
     if (plan_.embedding_slot || plan_.loss_slot)
       add("/layer_split",
           "slots for embedding and loss shape the even split and mean nothing beside a given one",
           "leave out layer_split, or embedding_slot and loss_slot");
+  }
+
+  void check_layer_split(int chunks) {
+    const std::vector<int>& split = plan_.layer_split;
+    check_no_slots();
     if (static_cast<int>(split.size()) != chunks)
       return add(
           "/layer_split",
@@ -199,11 +208,8 @@ class PlanChecker {
       return add("/micro_batch",
                  fmt::format("{} micro-batches a step are more than the {} that can be scheduled",
                              count, kMostMicroBatches));
-    std::string why = why_not_schedulable(plan_.schedule, plan_.pp, plan_.virtual_stages,
-                                          static_cast<int>(count));
-    if (!why.empty())
-      add("/virtual_stages", std::move(why),
-          fmt::format("this plan has {} stages and {} micro-batches", plan_.pp, count));
+    for (ScheduleFault& fault : plan_schedule_faults(plan_, static_cast<int>(count)))
+      add(fault.pointer.c_str(), std::move(fault.message), std::move(fault.hint));
   }
 
   const Plan& plan_;
@@ -223,6 +229,8 @@ Plan resolve(Plan plan, int gpus) {
   // One tensor rank has nobody to share a sequence with, and replicated weights are not gathered.
   if (plan.tp == 1) plan.sequence_parallel = false;
   if (plan.zero == 0) plan.overlap.parameters = false;
+  // A way down the pipeline and back has two chunks a stage.
+  if (plan.schedule == ScheduleKind::ZbV && plan.virtual_stages == 1) plan.virtual_stages = 2;
   if (plan.bucket_bytes == 0) {
     // Megatron-LM, distributed_data_parallel_config.py: at least 40 M parameters, 1 M a replica.
     const double parameters = std::max(40e6, 1e6 * plan.dp);
