@@ -117,14 +117,9 @@ std::string TextTable::text(std::size_t max_width, bool color, std::size_t inden
   std::vector<std::size_t> widths = natural_widths();
   const std::size_t available = max_width == 0 ? SIZE_MAX : max_width - indent;
   std::size_t gap = kNarrowGap;
-  std::vector<std::size_t> shown = shown_columns(widths, available, gap);
-  // Where narrow gaps do not save a column, wide ones read better.
-  std::vector<std::size_t> wide_widths = natural_widths();
-  if (shown_columns(wide_widths, available, kWideGap) == shown &&
-      total_width(wide_widths, shown, kWideGap) <= available) {
-    gap = kWideGap;
-    widths = std::move(wide_widths);
-  }
+  const std::vector<std::size_t> shown = shown_columns(widths, available, gap);
+  // Where narrow gaps save neither a column nor a letter, wide ones read better.
+  if (total_width(widths, shown, kWideGap) <= available) gap = kWideGap;
   std::string result;
 
   const auto add_line = [&](const auto& cell_of, Tone tone) {
