@@ -23,8 +23,8 @@ Problem SourceText::problem_at(std::uint32_t offset, std::string pointer, std::s
   std::size_t end = text_.find('\n', begin);
   if (end == std::string::npos) end = text_.size();
   if (end > begin && text_[end - 1] == '\r') --end;
-  // Problems keep no more of a line than is shown around the place: lines may be megabytes long.
-  constexpr std::size_t kKeptBytes = 4096;
+  // Lines may be megabytes long, and every problem keeps its own.
+  constexpr std::size_t kKeptBytes = std::size_t{1} << 16;
   std::string shown = text_.substr(begin, std::min(end - begin, kKeptBytes));
   if (offset - begin >= shown.size()) shown = offset == end ? shown : std::string();
   return Problem{file_,

@@ -1,14 +1,14 @@
 // Mutates scenarios at random and holds the reader to its promise: a scenario or located problems,
 // never a crash or a hang, and nothing accepted that the published schema refuses.
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <filesystem>
-#include <random>
 
 #include "app/scenario.h"
 #include "plan/json_document.h"
 #include "tests/app/schema_checker.h"
 #include "tests/golden.h"
+#include "tests/mutator.h"
 
 namespace rehearse {
 namespace {
@@ -34,106 +34,6 @@ const char* const kSeeds[] = {
   "vertices": [{"name": "a", "gpu": true}, {"name": "b", "gpu": true, "node": 1}],
   "edges": [{"from": "a", "to": "b", "bandwidth": "10 Gbit/s", "latency": "5 us"}]},
  "workload": {"global_batch": 8}})",
-};
-
-/// Pieces that are likely to hurt: numbers at edges, brackets, quotes, broken UTF-8, names.
-const char* const kPieces[] = {"0",
-                               "-1",
-                               "1e400",
-                               "NaN",
-                               "9223372036854775808",
-                               "-9223372036854775809",
-                               "1e308",
-                               "0.1",
-                               "null",
-                               "true",
-                               "[]",
-                               "{}",
-                               "[[[[[[[",
-                               "}}",
-                               "\"",
-                               "\\",
-                               "\\u0000",
-                               "\\ud800",
-                               "\xFF",
-                               "\xE2\x82",
-                               ",",
-                               ":",
-                               "//",
-                               "/*",
-                               "\"base\"",
-                               "\"zip\"",
-                               "\"/plan/tp\"",
-                               "\"/cluster/node/gpu/memory\"",
-                               "\"400 Gbit/s\"",
-                               "\"x\": 1,",
-                               "\"groups\"",
-                               "\"torus\"",
-                               "\"dragonfly\"",
-                               "\"leaf-spine\"",
-                               "1048576",
-                               "65536",
-                               "\"interleaved-1f1b\"",
-                               "\"switch_ports\": 4,",
-                               "\"oversubscription\": 3,",
-                               "\"torus_dimensions\": [2, 2],"};
-
-class Mutator {
- public:
-  explicit Mutator(std::uint64_t seed) : random_(seed) {}
-
-  std::string mutate(std::string text) {
-    // One change often leaves a readable scenario, several rarely do: both are wanted.
-    const int changes = below(2) == 0 ? 1 : 1 + static_cast<int>(below(4));
-    for (int i = 0; i < changes && !text.empty(); ++i) change(text);
-    return text;
-  }
-
- private:
-  std::size_t below(std::size_t bound) { return random_() % bound; }
-
-  /// The begin of a token, so that many mutants stay JSON.
-  std::size_t token(const std::string& text) {
-    const std::size_t at = text.find_first_of("\"0123456789[{", below(text.size()));
-    return at == std::string::npos ? below(text.size()) : at;
-  }
-
-  void change(std::string& text) {
-    const std::size_t at = below(text.size());
-    switch (below(9)) {
-      case 0:
-        text[at] = static_cast<char>(random_());
-        break;
-      case 1:
-        text.erase(at, 1 + below(8));
-        break;
-      case 2:
-        text.insert(token(text), kPieces[below(std::size(kPieces))]);
-        break;
-      case 3: {  // a token becomes another
-        const std::size_t begin = token(text);
-        const std::size_t end = std::min(text.find_first_of(",:]}", begin), text.size());
-        text.replace(begin, end - begin, kPieces[below(std::size(kPieces))]);
-        break;
-      }
-      case 4: {  // a piece of the text comes twice
-        const std::string piece = text.substr(at, 1 + below(60));
-        text.insert(token(text), piece);
-        break;
-      }
-      case 5:
-      case 6:
-      case 7: {  // digits change, everything else stays
-        const std::size_t digit = text.find_first_of("0123456789", at);
-        if (digit != std::string::npos) text[digit] = static_cast<char>('0' + below(10));
-        break;
-      }
-      default:
-        text.resize(at);
-    }
-  }
-
-  std::mt19937_64 random_;
 };
 
 std::vector<std::string> seeds() {
@@ -196,17 +96,17 @@ TEST_CASE("Mutated scenarios are read or refused with located problems, and neve
   const std::vector<std::string> texts = seeds();
   Mutator mutator(seed);
   Tally tally;
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();
   for (int round = 0; round < rounds; ++round) {
-    const auto started = std::chrono::steady_clock::now();
+    const std::clock_t started = std::clock();  // of this process: the machine may be busy
     const std::string text = mutator.mutate(texts[static_cast<std::size_t>(round) % texts.size()]);
     check_one(text, checker, tally);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
+    const auto took_s = static_cast<double>(std::clock() - started) / CLOCKS_PER_SEC;
     INFO(text);
-    CHECK(took.count() < 20);
+    CHECK(took_s < 5);
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-  WARN(tally.read << " mutants read, " << tally.refused << " refused, in " << took.count() << " s");
+  const auto took_s = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  WARN(tally.read << " mutants read, " << tally.refused << " refused, in " << took_s << " s");
   // If nearly all or nearly none were refused, the mutations would test nothing.
   CHECK(tally.read > rounds / 100);
   CHECK(tally.refused > rounds / 4);

@@ -10,6 +10,7 @@
 #include "plan/model_catalogue.h"
 #include "plan/write_file.h"
 #include "tests/golden.h"
+#include "tests/mutator.h"
 
 namespace rehearse {
 namespace {
@@ -150,6 +151,30 @@ TEST_CASE("A plan file that contradicts itself is refused") {
     file.actions = {"F0 B0 F1 B1", "F1 B1 F0 B0"};
     CHECK(problems_of(file).find("/actions") != std::string::npos);
   }
+}
+
+TEST_CASE("Mutated plan files are read or refused with located problems") {
+  PlanFile file = example();
+  file.actions = {"F0 F1 B0 B1", "F0 B0 F1 I1 W1"};
+  const std::string explicit_actions = write_plan_file(file);
+  const std::string by_name = write_plan_file(example());
+  constexpr std::uint64_t kSeed = 77;
+  Mutator mutator(kSeed);
+  int read = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const std::string text = mutator.mutate(round % 2 == 0 ? explicit_actions : by_name);
+    Problems problems;
+    INFO(text);
+    if (const auto again = read_plan_file(text, "fuzz.json", problems)) {
+      ++read;
+      CHECK(schedule_faults(schedule_of(*again)).empty());
+    } else {
+      REQUIRE(!problems.empty());
+      for (const Problem& problem : problems.all()) REQUIRE(problem.line >= 1);
+    }
+  }
+  CHECK(read > 20);
+  CHECK(read < 1500);
 }
 
 TEST_CASE("Files are written whole, and not over others unless forced") {
