@@ -122,8 +122,8 @@ class Evaluation {
     if (!cost_models_.empty()) return cost_models_;
     for (const NodeGroup& group : cluster_.spec().groups) {
       owned_models_.push_back(gpu_cost_model(group.node.gpu));
-      logs_.push_back(std::make_unique<EvidenceLog>(*owned.back()));
-      models.push_back(logs_.back().get());
+      logs_.push_back(std::make_unique<EvidenceLog>(*owned_models_.back()));
+      cost_models_.push_back(logs_.back().get());
     }
     return cost_models_;
   }
@@ -231,7 +231,9 @@ class Evaluation {
   const EvaluationOptions& options_;
   PlanOutcome outcome_;
   Schedule schedule_;
-  std::vector<std::unique_ptr<EvidenceLog>> logs_;  ///< one a node group
+  std::vector<std::unique_ptr<CostModel>> owned_models_;
+  std::vector<std::unique_ptr<EvidenceLog>> logs_;  ///< one a cost model
+  std::vector<const CostModel*> cost_models_;
 };
 
 }  // namespace
