@@ -143,6 +143,7 @@ std::string plan_summary(const Plan& plan) {
   if (plan.pp > 1) text += fmt::format(" · {}", name_of(schedule_names(), plan.schedule));
   text += fmt::format(" · micro-batch {}", plan.micro_batch);
   if (plan.zero > 0) text += fmt::format(" · ZeRO-{}", plan.zero);
+  if (shard_ranks(plan) < plan.dp) text += fmt::format(" in shards of {}", plan.shard);
   if (plan.sequence_parallel) text += " · sequence parallel";
   text += fmt::format(" · recompute {} · {}", name_of(recompute_names(), plan.recompute),
                       name_of(precision_names(), plan.precision));
