@@ -39,6 +39,9 @@ class Executor : private NetworkListener {
     std::int32_t generation = 0;  // of the prediction of its end; older events are void
     double last_finish_s = 0;
     double host_clock_s = 0;
+    double start_s = 0;        // of the running task
+    HostIssue host;            // likewise
+    bool followed = false;     // likewise: its items are in runs_
     double rate = 1;           // computing rate that running transfers leave
     double recorded_rate = 1;  // as of the last RateChange
     std::int32_t running[kCommKindCount] = {};
@@ -65,6 +68,7 @@ class Executor : private NetworkListener {
   void drain();
 
   HostIssue issue(Instance instance, const Segment& segment);
+  void follow(std::int32_t device, double start_rate);
   void predict(std::int32_t device);
   void change_interference(const Task& task, std::int32_t by);
   void record_rate(std::int32_t device);

@@ -32,20 +32,32 @@ void Executor::start_compute(Instance instance) {
     record_.previous_finish_s[task.device] = device.last_finish_s;
   device.task = instance.task;
   device.step = instance.step;
-  const double speed = graph_.devices[task.device].speed;
-  if (!runs_.empty()) {
-    runs_[task.device] =
-        SegmentRun(graph_, segment, works_[task.payload], speed, host, now_s_, device.rate);
-    record_rate(task.device);
+  device.start_s = now_s_;
+  device.host = host;
+  device.followed = false;
+  record_rate(task.device);
+  if (options_.one_by_one || device.rate != 1) {
+    follow(task.device, device.rate);
     predict(task.device);
     return;
   }
+  const double speed = graph_.devices[task.device].speed;
   double end_s = now_s_ + segment.seconds;
   if (speed != 1 || (has_host_ && segment.launch_s == 0))
     end_s = SegmentRun(graph_, segment, works_[task.payload], speed, host, now_s_, 1).end_s();
   else if (has_host_)
     end_s = std::max(end_s, host.begin_s + segment.host_path_s);
-  queue_.push(end_s, {EventKind::ComputeEnd, task.device, device.generation});
+  queue_.push(end_s, {EventKind::ComputeEnd, task.device, ++device.generation});
+}
+
+/// Begins to look at the running task's items: most run at full rate from start to end, and
+/// nothing need be known of them.
+void Executor::follow(std::int32_t device, double start_rate) {
+  DeviceState& state = devices_[device];
+  const std::int32_t segment = graph_.tasks[state.task].payload;
+  runs_[device] = SegmentRun(graph_, graph_.segments[segment], works_[segment],
+                             graph_.devices[device].speed, state.host, state.start_s, start_rate);
+  state.followed = true;
 }
 
 void Executor::predict(std::int32_t device) {
@@ -117,8 +129,9 @@ void Executor::change_interference(const Task& task, std::int32_t by) {
       share += device.running[k] * loss.compute_share[k];
     const double rate = 1 - std::min(loss.max_share, share);
     if (rate == device.rate) continue;
-    device.rate = rate;
+    const double start_rate = std::exchange(device.rate, rate);
     if (device.task < 0) continue;
+    if (!device.followed) follow(index, start_rate);
     runs_[index].set_rate(now_s_, rate);
     record_rate(index);
     predict(index);
