@@ -8,6 +8,7 @@
 
 #include "app/overview.h"
 #include "plan/edit_distance.h"
+#include "planner/framework.h"
 
 namespace rehearse {
 namespace {
@@ -39,6 +40,7 @@ class Parser {
     add_list();
     add_topology();
     add_fit();
+    add_validate();
     add_doctor();
     add_shell_help();
   }
@@ -194,6 +196,38 @@ class Parser {
     app->add_flag("-f,--force", fit_.force, "Overwrite an existing file");
   }
 
+  void add_validate() {
+    CLI::App* app = command(
+        "validate", "Predict measured runs and print how wrong that is",
+        "RUNS is a measured-runs/1 file: configurations with their measured step time, memory or\n"
+        "failure. Runs that cannot be expressed count as 100 % in the mean of their family.");
+    CLI::Option* runs = app->add_option("RUNS", validate_.runs, "Measured runs");
+    runs->required()->type_name("FILE");
+    takes_file_.push_back(runs);
+    file(app, "--json", validate_.json, "Write all errors as JSON")->expected(0, 1);
+    file(app, "--markdown", validate_.markdown, "Write the per-family tables as Markdown");
+    value(app, "--families", validate_.families, "NAME,…", "Only runs of these families")
+        ->delimiter(',');
+    choice(app, "--framework", validate_.framework, framework_choices(),
+           "Only runs of this framework");
+    value(app, "--tolerance", validate_.tolerance, "X",
+          "Exit 4 where the mean error over families is larger (0.1: 10 %)")
+        ->check(CLI::Range(0.0, 1e3));
+    value(app, "-j,--jobs", validate_.jobs, "N", "Worker processes (default: all cores)")
+        ->check(CLI::Range(1, 4096));
+    app->add_flag("--summary", validate_.summary, "Families only, not every run");
+    app->add_flag("-q,--quiet", validate_.quiet, "No progress or notes");
+    app->add_flag("--wide", validate_.wide, "All columns, however wide");
+    app->add_flag("-f,--force", validate_.force, "Overwrite existing files");
+    color(app);
+  }
+
+  static Choices framework_choices() {
+    Choices names;
+    for (const auto& [name, framework] : framework_names()) names.push_back(name);
+    return names;
+  }
+
   void add_doctor() {
     CLI::App* app = command("doctor", "Say what this machine offers and what is missing", "");
     app->add_flag("--json", doctor_.json, "Print as JSON");
@@ -245,7 +279,7 @@ class Parser {
     const std::string name = active()->get_name();
     if (name == "run") return finish_run();
     const ColorMode color = color_mode();
-    check_.color = list_.color = topology_.color = color;
+    check_.color = list_.color = topology_.color = validate_.color = color;
     if (name == "check") {
       if (check_.files.empty() && !check_.schema && !check_.reference)
         throw UsageError("check needs a scenario file", "or --schema, or --reference");
@@ -254,6 +288,11 @@ class Parser {
     if (name == "list") return list_;
     if (name == "topology") return topology_;
     if (name == "fit") return fit_;
+    if (name == "validate") {
+      if (app_.get_subcommand("validate")->count("--json") > 0 && validate_.json.empty())
+        validate_.json = "-";
+      return validate_;
+    }
     if (name == "doctor") return doctor_;
     if (name == "completion") return completion_;
     if (name == "man") return ManOptions{};
@@ -323,6 +362,7 @@ class Parser {
   CheckOptions check_;
   ListOptions list_;
   TopologyOptions topology_;
+  ValidateOptions validate_;
   DoctorOptions doctor_;
   FitCommandOptions fit_;
   CompletionOptions completion_;

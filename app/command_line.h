@@ -47,6 +47,17 @@ struct TopologyOptions {
   ColorMode color = ColorMode::Auto;
 };
 
+struct ValidateOptions {
+  std::string runs;  ///< measured-runs/1
+  std::string json, markdown;
+  std::vector<std::string> families;  ///< empty: all
+  std::string framework;              ///< empty: all
+  double tolerance = 0;               ///< of the mean over families, a fraction; 0: none
+  int jobs = 0;                       ///< 0: all cores
+  bool summary = false, quiet = false, wide = false, force = false;
+  ColorMode color = ColorMode::Auto;
+};
+
 struct DoctorOptions {
   bool json = false;
 };
@@ -70,7 +81,7 @@ struct ShowText {
   std::string text;
 };
 
-using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions,
+using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions, ValidateOptions,
                              DoctorOptions, FitCommandOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.

@@ -11,6 +11,7 @@ ExitCode check_command(const CheckOptions& options);
 ExitCode list_command(const ListOptions& options);
 ExitCode topology_command(const TopologyOptions& options);
 ExitCode fit_command(const FitCommandOptions& options);
+ExitCode validate_command(const ValidateOptions& options);
 ExitCode doctor_command(const DoctorOptions& options);
 ExitCode completion_command(const CompletionOptions& options);
 ExitCode man_command();

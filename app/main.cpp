@@ -22,6 +22,7 @@ struct Execute {
   ExitCode operator()(const ListOptions& options) const { return list_command(options); }
   ExitCode operator()(const TopologyOptions& options) const { return topology_command(options); }
   ExitCode operator()(const FitCommandOptions& options) const { return fit_command(options); }
+  ExitCode operator()(const ValidateOptions& options) const { return validate_command(options); }
   ExitCode operator()(const DoctorOptions& options) const { return doctor_command(options); }
   ExitCode operator()(const CompletionOptions& options) const {
     return completion_command(options);

@@ -15,6 +15,7 @@ commands
   topology    analyse a scenario's cluster as a graph
   list        models, GPUs, nodes, topologies, strategies, scenarios
   fit         make a cost profile of a GPU from measured tables
+  validate    predict measured runs and print the errors
   doctor      what this machine offers
   completion  for bash, zsh and fish; man: the manual page
 

@@ -7,6 +7,7 @@
 #include "plan/plan.h"
 #include "plan/timeline.h"
 #include "plan/workload.h"
+#include "planner/framework.h"
 #include "sim/metrics.h"
 #include "strategies/check_plan.h"
 #include "strategies/lower.h"
@@ -19,6 +20,7 @@ struct EvaluationOptions {
   LoweringOptions lowering;
   bool keep_timeline = false;
   bool simulate_when_too_big = true;  ///< also time plans that do not fit in memory
+  FrameworkCosts framework;           ///< what a step takes beside its kernels
 };
 
 /// Where the program's own time went, for --verbose.
