@@ -67,10 +67,15 @@ constexpr std::size_t kLeastSamples = 4;
 
 using Samples = std::vector<const OperatorSample*>;
 
+/// Regimes follow the cache of the GPU that was measured.
+double cache_of(const OperatorSample& sample, const DeviceFacts& device) {
+  return sample.l2_bytes > 0 ? sample.l2_bytes : device.l2_bytes;
+}
+
 double mean_error(const Samples& samples, const MemoryFit& fit, const DeviceFacts& device) {
   double sum = 0;
   for (const OperatorSample* sample : samples) {
-    const double share = memory_share(fit, sample->op.bytes, device.l2_bytes);
+    const double share = memory_share(fit, sample->op.bytes, cache_of(*sample, device));
     const double seconds =
         fit.start_s + sample->op.bytes / (share * device.memory_bandwidth_bytes_per_s);
     sum += std::abs(std::log(sample->seconds / seconds));
@@ -79,16 +84,17 @@ double mean_error(const Samples& samples, const MemoryFit& fit, const DeviceFact
 }
 
 MemoryFit fit_class(const Samples& samples, const DeviceFacts& device) {
-  const auto cached = static_cast<std::size_t>(std::count_if(
-      samples.begin(), samples.end(),
-      [&](const OperatorSample* sample) { return sample->op.bytes <= 0.6 * device.l2_bytes; }));
+  const auto cached = static_cast<std::size_t>(
+      std::count_if(samples.begin(), samples.end(), [&](const OperatorSample* sample) {
+        return sample->op.bytes <= 0.6 * cache_of(*sample, device);
+      }));
   const bool fits_cached = cached >= kLeastSamples;
   const auto fit_at = [&](const std::vector<double>& x) {
     MemoryFit fit;
     fit.start_s = std::min(std::exp(x[0]), kMostStart_s);
     fit.memory_share = std::min(std::exp(x[1]), 1.0);
     fit.cached_share =
-        fit.memory_share * (fits_cached ? std::clamp(std::exp(x[2]), 0.5, 4.0) : kCacheGain);
+        fit.memory_share * (fits_cached ? std::clamp(std::exp(x[2]), 1.0, 4.0) : kCacheGain);
     return fit;
   };
   const auto error = [&](const std::vector<double>& x) {

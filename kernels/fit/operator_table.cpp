@@ -39,21 +39,24 @@ const std::vector<Layout>& layouts() {
   return all;
 }
 
+// Of the architecture white papers; Blackwell's assumed (the catalogue's).
+constexpr double kAmpereL2 = 40e6, kHopperL2 = 50e6, kAdaL2 = 96e6, kBlackwellL2 = 126e6;
+
 // Names that measured tables give to GPUs; bandwidths of the data sheets.
 constexpr TableGpu kTableGpus[] = {
-    {"a100_sxm80", "a100-sxm-80gb", 2.039e12, 80},
-    {"a100_pcie", "a100-pcie-80gb", 1.935e12, 80},
-    {"NVIDIA A100 80GB PCIe", "a100-pcie-80gb", 1.935e12, 80},
-    {"NVIDIA A100-PCIE-40GB", "a100-pcie-40gb", 1.555e12, 80},
-    {"h100_sxm", "h100-sxm-80gb", 3.35e12, 90},
-    {"h100_sxm_trt", "h100-sxm-80gb", 3.35e12, 90},
-    {"h200_sxm", "h200-sxm", 4.8e12, 90},
-    {"h200_sxm_trt", "h200-sxm", 4.8e12, 90},
-    {"h200_sxm_sgl", "h200-sxm", 4.8e12, 90},
-    {"NVIDIA H200", "h200-sxm", 4.8e12, 90},
-    {"b200_sxm", "b200-sxm", 8e12, 100},
-    {"gb200", "gb200", 8e12, 100},
-    {"l40s", "l40s", 0.864e12, 89},
+    {"a100_sxm80", "a100-sxm-80gb", 2.039e12, 80, kAmpereL2},
+    {"a100_pcie", "a100-pcie-80gb", 1.935e12, 80, kAmpereL2},
+    {"NVIDIA A100 80GB PCIe", "a100-pcie-80gb", 1.935e12, 80, kAmpereL2},
+    {"NVIDIA A100-PCIE-40GB", "a100-pcie-40gb", 1.555e12, 80, kAmpereL2},
+    {"h100_sxm", "h100-sxm-80gb", 3.35e12, 90, kHopperL2},
+    {"h100_sxm_trt", "h100-sxm-80gb", 3.35e12, 90, kHopperL2},
+    {"h200_sxm", "h200-sxm", 4.8e12, 90, kHopperL2},
+    {"h200_sxm_trt", "h200-sxm", 4.8e12, 90, kHopperL2},
+    {"h200_sxm_sgl", "h200-sxm", 4.8e12, 90, kHopperL2},
+    {"NVIDIA H200", "h200-sxm", 4.8e12, 90, kHopperL2},
+    {"b200_sxm", "b200-sxm", 8e12, 100, kBlackwellL2},
+    {"gb200", "gb200", 8e12, 100, kBlackwellL2},
+    {"l40s", "l40s", 0.864e12, 89, kAdaL2},
 };
 
 /// Tables round, and boost clocks vary: a tenth above the data sheet is still believed.

@@ -20,6 +20,7 @@ struct OperatorSample {
   bool native = true;
   /// Time on the GPU itself can be used; ratios to others of the same table always can.
   bool absolute = true;
+  double l2_bytes = 0;  ///< of the GPU it was measured on
   int table = 0;
 };
 
@@ -43,6 +44,7 @@ struct TableGpu {
   const char* gpu;
   double memory_bandwidth_bytes_per_s;
   int compute_capability;
+  double l2_bytes;
 };
 const TableGpu* find_table_gpu(std::string_view spelling);
 

@@ -207,6 +207,7 @@ void read_norm_passes(SampleCollector& out) {
       sample.op =
           memory_operator(OperatorName::Norm, pass, (pass == Pass::Forward ? 4 : 6) * elements);
       sample.native = is_architecture(gpu, out.device());
+      sample.l2_bytes = gpu->l2_bytes;
       sample.seconds = *ms * kMilli * gpu->memory_bandwidth_bytes_per_s /
                        out.device().memory_bandwidth_bytes_per_s;
       out.add(sample, csv.cell(row, time), false);
@@ -238,6 +239,7 @@ void read_elementwise_rows(SampleCollector& out) {
         at->second.first, Pass::Forward,
         4.0 * at->second.second * static_cast<double>(*count) * static_cast<double>(*each));
     sample.native = is_architecture(gpu, out.device());
+    sample.l2_bytes = gpu->l2_bytes;
     sample.seconds = *us * kMicro * gpu->memory_bandwidth_bytes_per_s /
                      out.device().memory_bandwidth_bytes_per_s;
     out.add(sample, csv.cell(row, time), false);

@@ -81,7 +81,8 @@ double rounded(double value) {
 }
 
 void round_knots(ResidualMap& map) {
-  for (ResidualKnot& knot : map.knots()) knot.value = std::round(knot.value * 1e4) / 1e4;
+  // Adding zero turns −0, which JSON's readers do not keep, into 0.
+  for (ResidualKnot& knot : map.knots()) knot.value = std::round(knot.value * 1e4) / 1e4 + 0.0;
 }
 
 }  // namespace rehearse
