@@ -4,6 +4,7 @@
 
 #include "plan/hugging_face.h"
 #include "plan/model_catalogue.h"
+#include "plan/plan_file.h"
 
 namespace rehearse {
 namespace {
@@ -41,6 +42,12 @@ void check_plan_choices(const Plan& plan, ObjectCheck& check) {
   if (schedule && schedule->text == "interleaved-1f1b" && plan.virtual_stages < 2)
     check.problem("schedule", "interleaving needs virtual_stages of at least 2",
                   "set virtual_stages, or write \"1f1b\"");
+  std::vector<Action> actions;
+  for (std::size_t stage = 0; stage < plan.actions.size(); ++stage)
+    if (!parse_actions(plan.actions[stage], actions))
+      check.problem("actions",
+                    "the actions of stage " + std::to_string(stage) + " are not readable",
+                    "write them like \"F0 F1 B0 B1\", or \"F0.1\" for chunk 1");
   if (plan.schedule_group > 0 && plan.virtual_stages < 2)
     check.problem("schedule_group", "groups of micro-batches belong to interleaving",
                   "set virtual_stages to at least 2, or leave schedule_group out");

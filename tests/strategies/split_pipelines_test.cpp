@@ -1,5 +1,6 @@
 #include <map>
 
+#include "strategies/layer_split.h"
 #include "tests/plan/schedule_clock.h"
 #include "tests/strategies/lowering_support.h"
 
@@ -108,4 +109,26 @@ TEST_CASE("mirrored stages sum the gradients of both their pieces") {
   // Each of the two pairs sums its half of the model in fp32; the replicas go together.
   CHECK(summed ==
         Approx(4 * static_cast<double>(count_parameters(question.model).total())).epsilon(0.02));
+}
+
+TEST_CASE("a slower half of the cluster gets fewer layers, and the step is shorter for it") {
+  ClusterSpec spec = dgx_spec(1);
+  spec.groups.push_back(spec.groups[0]);
+  spec.groups[1].speed = 0.5;
+  const Cluster cluster = build(spec);
+  const FlatCosts costs;
+  Question question = pipeline_question(Kind::OneFOneB, 32);
+  question.plan.tp = 8;
+  question.plan.pp = 2;
+  question.model.vocab = 1024;
+  const Plan plan = resolve(question.plan, cluster.gpu_count());
+  const SplitProblem problem =
+      split_problem(question.model, plan, question.workload, cluster, {&costs, &costs});
+  REQUIRE(problem.stage_pace.size() == 2);
+  CHECK(problem.stage_pace[1] == Approx(2 * problem.stage_pace[0]));
+  const std::vector<int> split = balanced_split(problem);
+  CHECK(split[0] == 11);  // 11 : 5 layers at a pace of 1 : 2, the head on the slower stage
+  const double even_s = simulate_plan(question, cluster, costs).metrics.step_time_s;
+  question.plan.layer_split = split;
+  CHECK(simulate_plan(question, cluster, costs).metrics.step_time_s < even_s);
 }
