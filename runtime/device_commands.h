@@ -5,5 +5,6 @@ namespace rehearse {
 
 // The commands of rehearse-device, each in a file of its name.
 int command_doctor(Arguments arguments);
+int command_profile(Arguments arguments);
 
 }  // namespace rehearse

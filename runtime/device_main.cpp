@@ -31,7 +31,10 @@ int main(int argc, char** argv) {
       .summary = "what one device or one rank does for real",
       .version = version_line(),
       .verbs = {{"doctor", "[--json]", "what this machine offers, and what works on it",
-                 rehearse::command_doctor}},
+                 rehearse::command_doctor},
+                {"profile",
+                 "[--device cpu|cuda[:N]] [--threads N] [--budget TIME] [-o FILE] [--force]",
+                 "measure this device's operators into a profile", rehearse::command_profile}},
   };
   return rehearse::run_program(program, arguments);
 }

@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -16,8 +17,14 @@ EmulatedDim emulated_thread_index, emulated_block_index, emulated_block_size, em
 namespace {
 
 constexpr std::size_t kStackBytes = 128 * 1024;
+constexpr std::size_t kCopyBytes = 16;
 
 enum class FiberState { Fresh, Ready, AtBlockBarrier, AtWarpStep, Done };
+
+struct PendingCopy {
+  void* to;
+  const void* from;
+};
 
 struct Fiber {
   ucontext_t start;
@@ -25,6 +32,7 @@ struct Fiber {
   FiberState state = FiberState::Done;
   EmulatedDim index;
   void* operand = nullptr;
+  std::vector<std::vector<PendingCopy>> copies;  ///< groups; the last one is open
   std::unique_ptr<char[]> stack;
 };
 
@@ -85,6 +93,7 @@ void prepare_fibers(const EmulatedDim& block) {
     const auto linear = static_cast<unsigned>(i);
     one.index = {linear % block.x, linear / block.x % block.y, linear / (block.x * block.y)};
     one.state = FiberState::Fresh;
+    one.copies.assign(1, {});
     getcontext(&one.start);
     one.start.uc_stack.ss_sp = one.stack.get();
     one.start.uc_stack.ss_size = kStackBytes;
@@ -183,6 +192,26 @@ void emulated_warp_step(void* operand, void (*combine)(const LaneOperands&)) {
   combine(lanes);
   for (int i = first; i < last; ++i)
     if (fiber(i).state == FiberState::AtWarpStep) fiber(i).state = FiberState::Ready;
+}
+
+void emulated_copy(void* to, const void* from) {
+  std::memset(to, 0xff, kCopyBytes);
+  fiber(emulator().current).copies.back().push_back({to, from});
+}
+
+void emulated_copy_commit() { fiber(emulator().current).copies.emplace_back(); }
+
+void emulated_copy_wait(int pending) {
+  auto& groups = fiber(emulator().current).copies;
+  while (static_cast<int>(groups.size()) - 1 > pending) {
+    for (const PendingCopy& copy : groups.front()) {
+      if (copy.from == nullptr)
+        std::memset(copy.to, 0, kCopyBytes);
+      else
+        std::memcpy(copy.to, copy.from, kCopyBytes);
+    }
+    groups.erase(groups.begin());
+  }
 }
 
 }  // namespace rehearse

@@ -84,16 +84,14 @@ inline void load_matrices_transposed(std::uint32_t (&result)[4], const void* row
   emulated_load(result, row, true);
 }
 
-/// Copies at once: what a kernel reads before it waited is not caught here.
 inline void copy_async_16(void* shared, const void* global, bool valid) {
-  if (valid)
-    std::memcpy(shared, global, 16);
-  else
-    std::memset(shared, 0, 16);
+  emulated_copy(shared, valid ? global : nullptr);
 }
-inline void copy_async_commit() {}
+inline void copy_async_commit() { emulated_copy_commit(); }
 template <int kPending>
-void copy_async_wait() {}
+void copy_async_wait() {
+  emulated_copy_wait(kPending);
+}
 
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline std::uint32_t pack_bf16(float low, float high) {

@@ -1,0 +1,183 @@
+// Tasks of operators bound by memory. Their bytes are counted as kernels/layer.cpp counts them:
+// each tensor once each way.
+
+#include <cmath>
+
+#include "kernels/profiler/profile_task.h"
+
+namespace rehearse {
+namespace {
+
+/// Collects the tasks of one size: rows of `width` elements.
+class MemoryTasks {
+ public:
+  MemoryTasks(std::vector<ProfileTask>& tasks, DType dtype, std::int64_t rows, std::int64_t width)
+      : tasks_(tasks), dtype_(dtype), rows_(rows), width_(width) {}
+
+  void add_all() {
+    add_norms();
+    add_activations();
+    add_rope();
+    add_vocabulary();
+    add_optimizer();
+    add_copies();
+  }
+
+ private:
+  using Fill = TaskTensor::Fill;
+  using Views = std::vector<TensorView>;
+
+  double elements() const { return static_cast<double>(rows_) * static_cast<double>(width_); }
+  double element() const { return static_cast<double>(element_bytes(dtype_)); }
+  TaskTensor matrix() const { return {.dtype = dtype_, .shape = {rows_, width_}}; }
+  TaskTensor wide_matrix(std::int64_t factor) const {
+    return {.dtype = dtype_, .shape = {rows_, factor * width_}};
+  }
+  TaskTensor row(DType dtype, std::int64_t size, Fill fill = Fill::Positive) const {
+    return {.dtype = dtype, .shape = {size}, .fill = fill};
+  }
+  TaskTensor flat(DType dtype, Fill fill = Fill::Normal) const {
+    return {.dtype = dtype, .shape = {rows_ * width_}, .fill = fill};
+  }
+  void add(OperatorName name, Pass pass, double bytes, std::vector<TaskTensor> tensors,
+           std::function<OperatorCall(const Views&)> call) {
+    tasks_.push_back({.op = memory_operator(name, pass, bytes),
+                      .label = operator_name(name),
+                      .dtype = dtype_,
+                      .tensors = std::move(tensors),
+                      .call = std::move(call)});
+  }
+
+  void add_norms() {
+    add(OperatorName::Norm, Pass::Forward, 2 * element() * elements(),
+        {matrix(), row(dtype_, width_), matrix(), row(DType::F32, rows_)}, [](const Views& t) {
+          return NormForward{.kind = Norm::RmsNorm,
+                             .x = t[0],
+                             .weight = t[1],
+                             .out = t[2],
+                             .inverse_deviation = t[3]};
+        });
+    add(OperatorName::Norm, Pass::InputGradient, 3 * element() * elements(),
+        {matrix(), matrix(), row(dtype_, width_), row(DType::F32, rows_), matrix(),
+         row(DType::F32, width_)},
+        [](const Views& t) {
+          return NormBackward{.kind = Norm::RmsNorm,
+                              .d_out = t[0],
+                              .x = t[1],
+                              .weight = t[2],
+                              .inverse_deviation = t[3],
+                              .d_x = t[4],
+                              .d_weight = t[5]};
+        });
+  }
+
+  void add_activations() {
+    add(OperatorName::FfnActivation, Pass::Forward, 3 * element() * elements(),
+        {wide_matrix(2), matrix()}, [](const Views& t) {
+          return ActivationForward{.kind = Activation::Swiglu, .x = t[0], .out = t[1]};
+        });
+    add(OperatorName::FfnActivation, Pass::InputGradient, 5 * element() * elements(),
+        {wide_matrix(2), matrix(), wide_matrix(2)}, [](const Views& t) {
+          return ActivationBackward{
+              .kind = Activation::Swiglu, .x = t[0], .d_out = t[1], .d_x = t[2]};
+        });
+    add(OperatorName::ResidualAdd, Pass::Forward, 3 * element() * elements(),
+        {matrix(), matrix(), matrix()},
+        [](const Views& t) { return Add{.a = t[0], .b = t[1], .out = t[2]}; });
+  }
+
+  void add_rope() {
+    constexpr std::int64_t kHead = 64;
+    const TaskTensor heads{.dtype = dtype_, .shape = {rows_, width_ / kHead, kHead}};
+    const TaskTensor table{.dtype = DType::F32, .shape = {rows_, kHead}};
+    const TaskTensor places{
+        .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = rows_};
+    add(OperatorName::Rope, Pass::Forward, 2 * element() * elements(), {heads, table, places},
+        [](const Views& t) { return Rope{.x = t[0], .cosine_sine = t[1], .positions = t[2]}; });
+  }
+
+  void add_vocabulary() {
+    constexpr std::int64_t kVocabulary = 8192;
+    const TaskTensor tokens{
+        .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = kVocabulary};
+    const TaskTensor table{.dtype = dtype_, .shape = {kVocabulary, width_}};
+    add(OperatorName::Embedding, Pass::Forward,
+        2 * element() * elements() + 8 * static_cast<double>(rows_), {tokens, table, matrix()},
+        [](const Views& t) {
+          return EmbeddingForward{.tokens = t[0], .table = t[1], .out = t[2]};
+        });
+    const TaskTensor targets{
+        .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = width_};
+    const std::int64_t vocabulary = width_;
+    const TaskTensor statistic = row(DType::F32, rows_);
+    add(OperatorName::CrossEntropy, Pass::Forward, element() * elements(),
+        {matrix(), targets, statistic, statistic, statistic}, [vocabulary](const Views& t) {
+          return CrossEntropyForward{.logits = t[0],
+                                     .targets = t[1],
+                                     .vocabulary = vocabulary,
+                                     .maximum = t[2],
+                                     .sum = t[3],
+                                     .target_logit = t[4]};
+        });
+    add(OperatorName::CrossEntropy, Pass::InputGradient, 2 * element() * elements(),
+        {matrix(), targets, statistic, statistic, statistic, statistic, statistic},
+        [vocabulary](const Views& t) {
+          return CrossEntropyBackward{.logits = t[0],
+                                      .targets = t[1],
+                                      .vocabulary = vocabulary,
+                                      .maximum = t[2],
+                                      .sum = t[3],
+                                      .target_logit = t[4],
+                                      .loss_scale = t[5],
+                                      .loss = t[6]};
+        });
+  }
+
+  void add_optimizer() {
+    const TaskTensor state = flat(DType::F32, Fill::Positive), gradient = flat(DType::F32);
+    const double narrow = dtype_ == DType::Bf16 ? 2 : 0;
+    std::vector<TaskTensor> tensors{state, state, state, gradient};
+    if (narrow > 0) tensors.push_back(flat(DType::Bf16));
+    add(OperatorName::Adam, Pass::Update, (28 + narrow) * elements(), tensors, [](const Views& t) {
+      AdamUpdate update{
+          .master = t[0], .first_moment = t[1], .second_moment = t[2], .gradient = t[3]};
+      if (t.size() > 4) update.parameter = t[4];
+      return update;
+    });
+    const TaskTensor sum{.dtype = DType::F64, .shape = {1}, .fill = Fill::One};
+    add(OperatorName::GradientNorm, Pass::Update, 4 * elements(), {gradient, sum},
+        [](const Views& t) { return SquaredSum{.x = t[0], .out = t[1]}; });
+  }
+
+  void add_copies() {
+    const DType other = dtype_ == DType::Bf16 ? DType::F32 : DType::Bf16;
+    add(OperatorName::Cast, Pass::Forward, 6 * elements(), {flat(dtype_), flat(other)},
+        [](const Views& t) { return Cast{.x = t[0], .out = t[1]}; });
+  }
+
+  std::vector<ProfileTask>& tasks_;
+  DType dtype_;
+  std::int64_t rows_, width_;
+};
+
+}  // namespace
+
+std::vector<ProfileTask> memory_tasks(const ProfileScope& scope, DType dtype) {
+  std::vector<ProfileTask> tasks;
+  // From 32 thousand elements to the scope's most, evenly in the logarithm.
+  constexpr double kLeast = 32768;
+  const auto most = static_cast<double>(std::min<std::int64_t>(scope.most_elements, 1 << 28)) / 4;
+  constexpr std::int64_t kWidths[] = {768, 4096, 1600, 5120};
+  for (int i = 0; i < scope.memory_sizes; ++i) {
+    const double share =
+        scope.memory_sizes == 1 ? 1.0 : static_cast<double>(i) / (scope.memory_sizes - 1);
+    const double elements = kLeast * std::pow(most / kLeast, share);
+    const std::int64_t width = kWidths[i % 4];
+    const auto rows =
+        std::max<std::int64_t>(8, std::llround(elements / static_cast<double>(width)));
+    MemoryTasks(tasks, dtype, rows, width).add_all();
+  }
+  return tasks;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,53 @@
+#include "kernels/profiler/profile_device.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+namespace rehearse {
+
+ProfiledDevice profiled_cpu(int threads, const std::string& model) {
+  ProfiledDevice result;
+  result.device = cpu_device(threads);
+  result.stopwatch = host_stopwatch(*result.device);
+  result.facts.gpu = "cpu";
+  result.facts.streaming_multiprocessors = threads;
+  // What the C library says of the last-level cache; 32 MiB where it says nothing.
+  const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  result.cache_bytes = l3 > 0 ? static_cast<double>(l3) : 33554432.0;
+  result.facts.l2_bytes = result.cache_bytes;
+  result.memory_bytes = std::max(2.5 * result.cache_bytes, 1e8);
+  result.scope = cpu_scope();
+  result.description = model + ", " + result.device->description();
+  return result;
+}
+
+#ifndef REHEARSE_HAS_CUDA
+ProfiledDevice profiled_gpu(int) {
+  throw std::runtime_error(
+      "this program was built without device code, so that it cannot profile a GPU; "
+      "--device cpu works");
+}
+#endif
+
+double measured_launch_s(ProfiledDevice& device) {
+  const float zeros[2] = {};
+  DeviceBuffer memory(*device.device, sizeof zeros);
+  device.device->upload(memory.data(), zeros, sizeof zeros);
+  const TensorView one(memory.data(), DType::F32, {1});
+  constexpr int kRounds = 9, kCalls = 200;
+  std::vector<double> samples;
+  for (int round = 0; round < kRounds; ++round) {
+    device.device->synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < kCalls; ++i) device.device->run(Add{.a = one, .b = one, .out = one});
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    samples.push_back(took.count() / kCalls);
+  }
+  device.device->synchronize();
+  return statistics_of(samples).median;
+}
+
+}  // namespace rehearse

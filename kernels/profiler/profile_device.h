@@ -1,0 +1,29 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "kernels/cost_model.h"
+#include "kernels/profiler/measure.h"
+
+namespace rehearse {
+
+/// A device that can be profiled: what runs operators, what times them, and what is known of it.
+struct ProfiledDevice {
+  std::unique_ptr<ComputeDevice> device;
+  std::unique_ptr<Stopwatch> stopwatch;
+  DeviceFacts facts;        ///< rates that are not known are 0
+  std::string description;  ///< of hardware and libraries
+  ProfileScope scope;
+  double cache_bytes = 0, memory_bytes = 0;  ///< for MeasureOptions
+};
+
+/// This machine's processor. `model` is how the kernel names it.
+ProfiledDevice profiled_cpu(int threads, const std::string& model);
+
+/// A GPU. Throws where there is none, or where this program was built without device code.
+ProfiledDevice profiled_gpu(int index);
+
+/// Seconds the host needs to issue an operator of one element.
+double measured_launch_s(ProfiledDevice& device);
+
+}  // namespace rehearse

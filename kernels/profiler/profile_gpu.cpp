@@ -1,0 +1,158 @@
+// The part of profiling that needs CUDA: graphs, events, clocks and power.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/fit/operator_table.h"
+#include "kernels/profile_catalogue.h"
+#include "kernels/profiler/profile_device.h"
+
+namespace rehearse {
+namespace {
+
+/// Calls recorded as one CUDA graph, so that the host's launches are not measured, between two
+/// events.
+class GraphBatch final : public TimedBatch {
+ public:
+  GraphBatch(CudaDevice& device, const std::vector<OperatorCall>& calls)
+      : device_(device), graph_(recorded(device, calls)) {}
+  double run_s() override {
+    start_.record(device_.stream());
+    graph_->launch(device_.stream());
+    end_.record(device_.stream());
+    end_.wait();
+    return end_.seconds_since(start_);
+  }
+
+ private:
+  static std::unique_ptr<CudaGraph> recorded(CudaDevice& device,
+                                             const std::vector<OperatorCall>& calls) {
+    // Once outside the recording: workspaces grow and heuristics are asked, which a recording
+    // does not allow.
+    device.run(calls.front());
+    device.synchronize();
+    return std::make_unique<CudaGraph>(device.stream(), [&] {
+      for (const OperatorCall& call : calls) device.run(call);
+    });
+  }
+
+  CudaDevice& device_;
+  std::unique_ptr<CudaGraph> graph_;
+  CudaEvent start_, end_;
+};
+
+/// Clocks, power and temperature, where the driver's library is there to ask. Signatures and
+/// constants: NVML API Reference Guide, "Device Queries".
+class Sensors {
+ public:
+  explicit Sensors(int index) : library_(dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)) {
+    if (library_ == nullptr) return;
+    const auto init = symbol<int (*)()>("nvmlInit_v2");
+    const auto handle = symbol<int (*)(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
+    if (!init || !handle || init() != 0 || handle(static_cast<unsigned>(index), &device_) != 0)
+      device_ = nullptr;
+  }
+  ~Sensors() {
+    if (library_ == nullptr) return;
+    if (const auto shutdown = symbol<int (*)()>("nvmlShutdown")) shutdown();
+    dlclose(library_);
+  }
+  Sensors(const Sensors&) = delete;
+  Sensors& operator=(const Sensors&) = delete;
+
+  void read(std::map<std::string, std::string>& remarks) const {
+    if (device_ == nullptr) return;
+    unsigned value = 0;
+    constexpr int kSmClock = 1, kGpuTemperature = 0;
+    if (const auto clock = symbol<int (*)(void*, int, unsigned*)>("nvmlDeviceGetClockInfo");
+        clock && clock(device_, kSmClock, &value) == 0)
+      remarks["sm_clock_mhz"] = std::to_string(value);
+    if (const auto power = symbol<int (*)(void*, unsigned*)>("nvmlDeviceGetPowerUsage");
+        power && power(device_, &value) == 0)
+      remarks["power_w"] = std::to_string(value / 1000);
+    if (const auto heat = symbol<int (*)(void*, int, unsigned*)>("nvmlDeviceGetTemperature");
+        heat && heat(device_, kGpuTemperature, &value) == 0)
+      remarks["temperature_c"] = std::to_string(value);
+  }
+
+ private:
+  template <typename Function>
+  Function symbol(const char* name) const {
+    return reinterpret_cast<Function>(dlsym(library_, name));
+  }
+  void* library_ = nullptr;
+  void* device_ = nullptr;
+};
+
+class GraphStopwatch final : public Stopwatch {
+ public:
+  GraphStopwatch(CudaDevice& device, int index) : device_(device), sensors_(index) {}
+  std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) override {
+    return std::make_unique<GraphBatch>(device_, calls);
+  }
+  std::map<std::string, std::string> remarks(const OperatorCall& call) override {
+    std::map<std::string, std::string> result;
+    sensors_.read(result);
+    if (const Gemm* gemm = std::get_if<Gemm>(&call)) {
+      const GemmChoice choice = device_.gemm().choice(*gemm);
+      result["algorithm"] = std::to_string(choice.algorithm);
+      result["tile"] = std::to_string(choice.tile);
+      result["stages"] = std::to_string(choice.stages);
+      result["split_k"] = std::to_string(choice.split_k);
+      result["waves"] = std::to_string(choice.waves);
+    }
+    return result;
+  }
+
+ private:
+  CudaDevice& device_;
+  Sensors sensors_;
+};
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+/// The catalogue's name for a GPU, or its own name in the catalogue's manner.
+std::string catalogue_id(const std::string& name) {
+  if (const TableGpu* known = find_table_gpu(name)) return known->gpu;
+  constexpr std::pair<const char*, const char*> kNames[] = {{"H200", "h200-sxm"},
+                                                            {"H100 80GB HBM3", "h100-sxm-80gb"},
+                                                            {"B200", "b200-sxm"},
+                                                            {"A100-SXM4-80GB", "a100-sxm-80gb"},
+                                                            {"A100-SXM4-40GB", "a100-sxm-40gb"}};
+  for (const auto& [part, id] : kNames)
+    if (name.find(part) != std::string::npos) return id;
+  std::string id;
+  for (const char letter : name)
+    id += letter == ' ' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  return id;
+}
+
+}  // namespace
+
+ProfiledDevice profiled_gpu(int index) {
+  ProfiledDevice result;
+  auto device = std::make_unique<CudaDevice>(index);
+  const CudaDeviceFacts cuda = cuda_devices().at(static_cast<std::size_t>(index));
+  const std::string id = catalogue_id(cuda.name);
+  // Data-sheet rates where a shipped profile of the GPU states them; else the fastest measured.
+  if (const Profile* shipped = shipped_profile(id, kDefaultStack)) result.facts = shipped->device;
+  result.facts.gpu = id;
+  result.facts.streaming_multiprocessors = cuda.multiprocessors;
+  result.facts.compute_capability =
+      10 * cuda.compute_capability_major + cuda.compute_capability_minor;
+  result.facts.l2_bytes = static_cast<double>(cuda.l2_bytes);
+  result.cache_bytes = result.facts.l2_bytes;
+  result.memory_bytes = 0.5 * static_cast<double>(cuda.memory_bytes);
+  result.scope = gpu_scope();
+  result.description = device->description() + ", CUDA " + version_text(cuda.runtime_version) +
+                       ", driver for CUDA " + version_text(cuda.driver_version);
+  result.stopwatch = std::make_unique<GraphStopwatch>(*device, index);
+  result.device = std::move(device);
+  return result;
+}
+
+}  // namespace rehearse

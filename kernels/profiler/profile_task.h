@@ -1,0 +1,59 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/operator.h"
+#include "kernels/ops/operator_call.h"
+
+namespace rehearse {
+
+/// What a tensor of a task holds before it is measured. Floats are normally distributed: zeros
+/// draw less power and run faster than data does.
+struct TaskTensor {
+  enum class Fill : std::uint8_t { Normal, Positive, Indices, Offsets, One };
+  DType dtype = DType::F32;
+  TensorShape shape;
+  Fill fill = Fill::Normal;
+  std::int64_t bound = 0;  ///< Indices: of [0, bound); Offsets: steps of this length
+};
+
+/// One operator to be measured: as descriptors price it, and as devices compute it.
+struct ProfileTask {
+  Operator op;
+  std::string label;  ///< "gemm", "attention", or the name of an operator bound by memory
+  DType dtype = DType::F32;
+  std::vector<TaskTensor> tensors;
+  std::function<OperatorCall(const std::vector<TensorView>&)> call;
+  bool sustained = false;  ///< also measured over a second without pause
+
+  double bytes() const;  ///< of all its tensors
+};
+
+struct ProfileScope {
+  std::vector<DType> dtypes;
+  double most_flops = 5e9;               ///< of one operator
+  std::int64_t most_elements = 1 << 22;  ///< of one operand
+  int products = 60;                     ///< quasi-random shapes, each in three layouts
+  int sustained_products = 0;
+  int memory_sizes = 4;  ///< sizes an operator bound by memory is measured in
+  std::vector<std::int64_t> head_sizes = {64, 128};
+  std::vector<std::int64_t> sequence_lengths = {128, 512};
+  std::vector<std::int64_t> model_tokens = {512};  ///< rows of the shipped models' exact shapes
+};
+/// What a CPU of a few cores measures in under two minutes: products up to 5 GFLOP.
+ProfileScope cpu_scope();
+/// What a data-centre GPU measures in under eight: 500 quasi-random shapes in three layouts.
+ProfileScope gpu_scope();
+
+/// Every task of a scope, in a fixed order. Products: shapes spread evenly in the logarithm and
+/// their odd neighbours, never powers of two alone, and exact shapes of GPT-2 and Llama layers.
+std::vector<ProfileTask> profile_tasks(const ProfileScope& scope);
+
+std::vector<ProfileTask> product_tasks(const ProfileScope& scope, DType dtype);
+std::vector<ProfileTask> attention_tasks(const ProfileScope& scope, DType dtype);
+std::vector<ProfileTask> memory_tasks(const ProfileScope& scope, DType dtype);
+Precision precision_of(DType dtype);
+
+}  // namespace rehearse

@@ -1,0 +1,156 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+
+#include "kernels/profile_file.h"
+#include "kernels/profiler/profile_device.h"
+#include "kernels/profiler/profile_report.h"
+#include "plan/units.h"
+#include "plan/write_file.h"
+#include "runtime/device_commands.h"
+#include "runtime/machine_facts.h"
+
+namespace rehearse {
+namespace {
+
+std::atomic<bool> interrupted{false};
+void on_interrupt(int) { interrupted = true; }
+
+struct ProfileRequest {
+  std::string device;   ///< empty: a GPU where there is one, else the CPU
+  int threads = 0;      ///< 0: as many as this process may use
+  double budget_s = 0;  ///< 0: by the device
+  std::string output;
+  bool force = false;
+};
+
+double budget_of(const std::string& text) {
+  const ParsedQuantity parsed = parse_quantity(text, Dimension::Seconds);
+  if (!parsed.value || *parsed.value < 1)
+    throw ArgumentError("--budget is at least a second, not '" + text + "'",
+                        parsed.hint.empty() ? "for example --budget 5min" : parsed.hint);
+  return *parsed.value;
+}
+
+int threads_of(const std::string& text) {
+  const ParsedQuantity parsed = parse_quantity(text, Dimension::Count);
+  if (!parsed.value || *parsed.value < 1 || *parsed.value > 4096 ||
+      *parsed.value != std::floor(*parsed.value))
+    throw ArgumentError("--threads is a whole number from 1, not '" + text + "'");
+  return static_cast<int>(*parsed.value);
+}
+
+ProfileRequest parse(Arguments arguments) {
+  const std::vector<std::string> known{"--device", "--threads", "--budget",
+                                       "--output", "-o",        "--force"};
+  ProfileRequest request;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& name = arguments[i];
+    if (name == "--force") {
+      request.force = true;
+      continue;
+    }
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      throw ArgumentError("profile does not take '" + name + "'", meant(name, known));
+    if (i + 1 == arguments.size()) throw ArgumentError(name + " wants a value");
+    const std::string& value = arguments[++i];
+    if (name == "--device") request.device = value;
+    if (name == "--threads") request.threads = threads_of(value);
+    if (name == "--budget") request.budget_s = budget_of(value);
+    if (name == "--output" || name == "-o") request.output = value;
+  }
+  return request;
+}
+
+ProfiledDevice device_of(const ProfileRequest& request) {
+  const CpuFacts cpu = probe_cpu();
+  const int usable = std::max(1, cpu.usable_threads);
+  const auto on_cpu = [&] {
+    return profiled_cpu(request.threads > 0 ? request.threads : usable, cpu.model);
+  };
+  if (request.device == "cpu") return on_cpu();
+  if (request.device.empty()) {
+    if (!probe_cuda().gpus.empty()) return profiled_gpu(0);
+    std::cerr << "rehearse-device: no GPU is usable here: profiling the CPU\n";
+    return on_cpu();
+  }
+  if (request.device == "cuda") return profiled_gpu(0);
+  if (request.device.rfind("cuda:", 0) == 0) {
+    const ParsedQuantity index = parse_quantity(request.device.substr(5), Dimension::Count);
+    if (index.value && *index.value >= 0 && *index.value < 1024)
+      return profiled_gpu(static_cast<int>(*index.value));
+  }
+  throw ArgumentError("there is no device '" + request.device + "'", "cpu, cuda or cuda:1");
+}
+
+void show_progress(const MeasureProgress& at, double budget_s) {
+  if (isatty(STDERR_FILENO) == 0) return;
+  std::fprintf(stderr, "\r%zu of %zu operators, %.0f s of %.0f s ", at.done, at.total, at.elapsed_s,
+               budget_s);
+  std::fflush(stderr);
+}
+
+/// The table lies beside the profile: "my-cpu.json", "my-cpu.csv".
+std::string table_path(const std::string& output) {
+  return std::filesystem::path(output).replace_extension(".csv").string();
+}
+
+void refuse_existing(const std::string& path, bool force) {
+  if (!force && std::filesystem::exists(path))
+    throw std::runtime_error(path + " is there already; --force replaces it");
+}
+
+}  // namespace
+
+int command_profile(Arguments arguments) {
+  ProfileRequest request = parse(arguments);
+  ProfiledDevice target = device_of(request);
+  const bool is_cpu = target.facts.gpu == "cpu";
+  if (request.budget_s == 0) request.budget_s = is_cpu ? 100 : 450;
+  if (request.output.empty()) request.output = target.facts.gpu + ".rehearse.json";
+  const std::string table_file = table_path(request.output);
+  refuse_existing(request.output, request.force);
+  refuse_existing(table_file, request.force);
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+
+  const std::vector<ProfileTask> tasks = profile_tasks(target.scope);
+  MeasureOptions options;
+  options.budget_s = request.budget_s;
+  options.cache_bytes = target.cache_bytes;
+  options.memory_bytes = target.memory_bytes;
+  const double launch_s = measured_launch_s(target);
+  const Measurements measured =
+      measure(tasks, *target.device, *target.stopwatch, options, interrupted,
+              [&](const MeasureProgress& at) { show_progress(at, request.budget_s); });
+  if (isatty(STDERR_FILENO) != 0) std::cerr << '\n';
+  if (measured.operators.empty())
+    throw std::runtime_error("interrupted before anything was measured");
+
+  ProfileProvenance provenance;
+  provenance.device = with_measured_rates(target.facts, tasks, measured);
+  provenance.table_name = std::filesystem::path(table_file).filename().string();
+  provenance.made_by =
+      "rehearse-device profile; " + target.description + "; seed " + std::to_string(options.seed) +
+      "; " + std::to_string(tasks.size() - measured.not_reached) + " of " +
+      std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
+  const std::string table = measurement_table(tasks, measured, provenance.device.gpu);
+  write_file_whole(table_file, table, request.force);
+  const Profile profile = measured_profile(table, provenance, launch_s);
+  write_file_whole(request.output, write_profile(profile), request.force);
+  std::cout << request.output << ": " << profile.samples.size() << " operators of "
+            << target.description << " in " << format_seconds(measured.elapsed_s) << '\n'
+            << table_file << ": the measurements with their spread\n";
+  if (measured.not_reached > 0)
+    std::cerr << "rehearse-device: " << measured.not_reached << " operators were not reached"
+              << (measured.interrupted ? ": interrupted" : " in the budget") << '\n';
+  return measured.interrupted ? 130 : kExitDone;
+}
+
+}  // namespace rehearse

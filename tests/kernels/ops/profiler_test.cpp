@@ -1,0 +1,176 @@
+#include <set>
+
+#include "kernels/profile_file.h"
+#include "kernels/profiler/measure.h"
+#include "kernels/profiler/profile_device.h"
+#include "kernels/profiler/profile_report.h"
+#include "tests/catch.h"
+
+using namespace rehearse;
+
+TEST_CASE("percentiles are interpolated between the sorted values") {
+  const SampleStatistics of = statistics_of({5, 1, 4, 2, 3});
+  CHECK(of.median == 3);
+  CHECK(of.p10 == Approx(1.4));
+  CHECK(of.p90 == Approx(4.6));
+  CHECK(of.count == 5);
+  CHECK(statistics_of({7}).median == 7);
+}
+
+TEST_CASE("quasi-random shapes cover the logarithm evenly and are seldom powers of two") {
+  int low = 0, powers = 0;
+  std::set<std::int64_t> distinct;
+  for (std::int64_t i = 0; i < 400; ++i) {
+    const std::int64_t size = log_uniform(quasi_random(i, 0), 16, 4096, 8);
+    REQUIRE((size >= 16 && size <= 4096));
+    low += size < 256 ? 1 : 0;
+    powers += (size & (size - 1)) == 0 ? 1 : 0;
+    distinct.insert(size);
+  }
+  CHECK(low == Approx(200).margin(15));
+  CHECK(powers < 60);
+  CHECK(distinct.size() > 120);
+}
+
+TEST_CASE("products are measured in three layouts, within the scope's limits") {
+  const std::vector<ProfileTask> tasks = product_tasks(cpu_scope(), DType::F32);
+  REQUIRE(tasks.size() % 3 == 0);
+  CHECK(tasks.size() >= 180);
+  bool odd = false, exact = false;
+  for (std::size_t i = 0; i < tasks.size(); i += 3) {
+    const Operator& forward = tasks[i].op;
+    CHECK(forward.flops <= cpu_scope().most_flops);
+    CHECK(tasks[i + 1].op.flops == forward.flops);
+    CHECK(tasks[i + 2].op.flops == forward.flops);
+    CHECK(tasks[i + 2].op.accumulate_fp32);
+    odd = odd || forward.m % 2 == 1;
+    exact = exact || (forward.n == 2304 && forward.k == 768);
+  }
+  CHECK(odd);
+  CHECK(exact);
+}
+
+namespace {
+
+/// A stopwatch that says how long an operator should take: 1 ns a kFLOP, with 1 % of noise.
+class FakeStopwatch final : public Stopwatch {
+ public:
+  std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) override {
+    class Batch final : public TimedBatch {
+     public:
+      Batch(double seconds, int& runs) : seconds_(seconds), runs_(runs) {}
+      double run_s() override { return seconds_ * (1 + 0.01 * (++runs_ % 3 - 1)); }
+
+     private:
+      double seconds_;
+      int& runs_;
+    };
+    double seconds = 0;
+    for (const OperatorCall& call : calls) {
+      check(call);  // every task is a valid call
+      const auto* gemm = std::get_if<Gemm>(&call);
+      seconds += gemm == nullptr ? 1e-4
+                                 : 2e-12 * static_cast<double>(gemm->out.elements()) *
+                                       static_cast<double>(gemm->a.size(gemm->transpose_a ? 0 : 1));
+    }
+    return std::make_unique<Batch>(seconds, runs_);
+  }
+  std::map<std::string, std::string> remarks(const OperatorCall&) override {
+    return {{"sm_clock_mhz", "1755"}};
+  }
+
+ private:
+  int runs_ = 0;
+};
+
+ProfileScope small_scope() {
+  ProfileScope scope = cpu_scope();
+  scope.most_flops = 5e7;
+  scope.products = 40;
+  scope.memory_sizes = 2;
+  scope.most_elements = 1 << 18;
+  scope.sequence_lengths = {16, 64};
+  scope.model_tokens = {};
+  return scope;
+}
+
+}  // namespace
+
+TEST_CASE("every task of every scope is a valid call") {
+  for (const ProfileScope& scope : {cpu_scope(), gpu_scope()})
+    for (const ProfileTask& task : profile_tasks(scope)) {
+      std::vector<TensorView> views;
+      // Checks look at addresses, never at what lies there.
+      for (const TaskTensor& tensor : task.tensors)
+        views.emplace_back(reinterpret_cast<void*>(256), tensor.dtype, tensor.shape);
+      REQUIRE_NOTHROW(check(task.call(views)));
+    }
+}
+
+TEST_CASE("measurements become a profile that prices each shape as it was measured") {
+  const std::vector<ProfileTask> tasks = profile_tasks(small_scope());
+  const auto device = cpu_device(1);
+  FakeStopwatch stopwatch;
+  const std::atomic<bool> interrupt{false};
+  const Measurements measured =
+      measure(tasks, *device, stopwatch, {.budget_s = 1000, .memory_bytes = 1e7}, interrupt,
+              [](const MeasureProgress&) {});
+  REQUIRE(measured.operators.size() == tasks.size());
+  CHECK(measured.not_reached == 0);
+  DeviceFacts facts;
+  facts.gpu = "cpu";
+  facts.streaming_multiprocessors = 1;
+  facts.l2_bytes = 1e6;
+  facts = with_measured_rates(facts, tasks, measured);
+  CHECK(facts.fp32_flops == Approx(1e12).epsilon(0.02));
+  const std::string table = measurement_table(tasks, measured, "cpu");
+  CHECK(table.find("sm_clock_mhz") != std::string::npos);
+  const Profile profile = measured_profile(
+      table, {.device = facts, .made_by = "a test", .table_name = "table.csv"}, 1e-6);
+  Problems problems;
+  const auto read = read_profile(write_profile(profile), "profile.json", problems);
+  CAPTURE(problems.text());
+  REQUIRE(read);
+  const auto costs = profile_cost_model(*read, facts, ClockRegime::Burst);
+  for (const MeasuredOperator& one : measured.operators) {
+    const Operator& op = tasks[one.task].op;
+    if (op.family != OperatorFamily::Gemm) continue;
+    const Cost cost = costs->cost(op);
+    CAPTURE(op.m, op.n, op.k, pass_name(op.pass));
+    CHECK(cost.source == CostSource::Measured);
+    CHECK(cost.seconds == Approx(one.seconds.median).epsilon(0.02));
+  }
+}
+
+TEST_CASE("an interruption or a spent budget leaves what was measured") {
+  const std::vector<ProfileTask> tasks = profile_tasks(small_scope());
+  const auto device = cpu_device(1);
+  FakeStopwatch stopwatch;
+  std::atomic<bool> interrupt{false};
+  const Measurements measured =
+      measure(tasks, *device, stopwatch, {.budget_s = 1000, .memory_bytes = 1e7}, interrupt,
+              [&](const MeasureProgress& at) { interrupt = at.done == 7; });
+  CHECK(measured.interrupted);
+  CHECK(measured.operators.size() == 8);
+  CHECK(measured.not_reached == tasks.size() - 8);
+  const Measurements none =
+      measure(tasks, *device, stopwatch, {.budget_s = 0}, interrupt, [](const MeasureProgress&) {});
+  CHECK(none.operators.empty());
+}
+
+TEST_CASE("the processor is measured for real, and its operators take time") {
+  ProfiledDevice cpu = profiled_cpu(1, "a processor");
+  std::vector<ProfileTask> tasks = product_tasks(small_scope(), DType::F32);
+  tasks.resize(6);
+  const std::atomic<bool> interrupt{false};
+  const Measurements measured =
+      measure(tasks, *cpu.device, *cpu.stopwatch, {.budget_s = 5, .memory_bytes = 1e7}, interrupt,
+              [](const MeasureProgress&) {});
+  REQUIRE(!measured.operators.empty());
+  for (const MeasuredOperator& one : measured.operators) {
+    CHECK(one.seconds.median > 0);
+    CHECK(one.seconds.p10 <= one.seconds.p90);
+    CHECK(tasks[one.task].op.flops / one.seconds.median < 1e13);  // no processor is so fast
+  }
+  CHECK(measured_launch_s(cpu) > 0);
+}
