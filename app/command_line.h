@@ -81,8 +81,9 @@ struct ShowText {
   std::string text;
 };
 
-using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions, ValidateOptions,
-                             DoctorOptions, FitCommandOptions, CompletionOptions, ManOptions>;
+using Command =
+    std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions, ValidateOptions,
+                 DoctorOptions, FitCommandOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.
 class UsageError : public std::runtime_error {

@@ -9,7 +9,6 @@ std::string overview_text() {
   rehearse run scenarios/desktop.json --trace t.json see where a step's time goes
   rehearse check my-scenario.json                    find mistakes before simulating
 
-commands
   run         simulate a scenario: its plans, what-ifs and sweeps
   check       validate scenario files, print what follows from them
   topology    analyse a scenario's cluster as a graph
@@ -17,9 +16,8 @@ commands
   fit         make a cost profile of a GPU from measured tables
   validate    predict measured runs and print the errors
   doctor      what this machine offers
-  completion  for bash, zsh and fish; man: the manual page
 
-rehearse COMMAND --help says more.
+rehearse COMMAND --help says more; so do --version, and man and completion for shells.
 )";
 }
 

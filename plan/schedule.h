@@ -69,9 +69,9 @@ Placement placement_of(ScheduleKind kind);
 /// Chunks that a stage of this kind holds, for a plan's number of virtual stages.
 int chunks_of(ScheduleKind kind, int virtual_stages);
 
-/// The schedule of a kind; `chunks` is the plan's virtual_stages. OneFOneB with chunks > 1 interleaves as Megatron-LM does, with
-/// `group` micro-batches of one chunk in a row (default: stages; source: Megatron-LM
-/// schedules.py, get_pp_rank_microbatches and get_schedule_table).
+/// The schedule of a kind; `chunks` is the plan's virtual_stages. OneFOneB with chunks > 1
+/// interleaves as Megatron-LM does, with `group` micro-batches of one chunk in a row (default:
+/// stages; source: Megatron-LM schedules.py, get_pp_rank_microbatches and get_schedule_table).
 /// The zero-bubble kinds and DualPipe are described in plan/split_schedules.h.
 /// REQUIRES: `why_not_schedulable` returned nothing for the same arguments.
 Schedule make_schedule(ScheduleKind kind, int stages, int chunks, int micro_batches, int group = 0);

@@ -162,7 +162,8 @@ TEST_CASE("Node groups, slow nodes and inline graphs are read") {
       "cluster": {"node": {"base": "dgx-h100", "gpus": 1}, "nodes": 2,
                   "fabric": {"kind": "custom"},
                   "vertices": [{"name": "a", "gpu": true}, {"name": "b", "gpu": true, "node": 1}],
-                  "edges": [{"from": "a", "to": "b", "bandwidth": "100 Gbit/s", "latency": "2 us"}]},
+                  "edges": [{"from": "a", "to": "b", "bandwidth": "100 Gbit/s",
+                             "latency": "2 us"}]},
       "workload": {"global_batch": 32}})");
   const ClusterSpec& graph = custom.variants[0].scenario.cluster;
   REQUIRE(graph.custom_edges.size() == 1);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for `rehearse run SCENARIO --quiet --json - --shard I/N`. The scenario is a text file with one
-# variant's name a line. Words in its name choose a fault:
+# Stands in for `rehearse run SCENARIO --quiet --json - --shard I/N`. The scenario is a text file
+# with one variant's name a line. Words in its name choose a fault:
 #   bad       every share prints a problem and exits 2
 #   crash     the second share is ended by a signal
 #   nofit     no share finds a plan that fits: exit 3
