@@ -113,6 +113,11 @@ Profile measured_profile(const std::string& table, const ProfileProvenance& prov
                                                .stack = "rehearse",
                                                .made_by = provenance.made_by,
                                                .keep_samples = true});
+  // Where no product is better split along k, as on CPUs, the fit drives the cost of splitting
+  // beyond all bounds. A second forbids it as well, and can be written and read.
+  constexpr double kNeverSplit_s = 1;
+  for (GemmFit& fit : profile.gemm)
+    fit.constants.split_s = std::min(fit.constants.split_s, kNeverSplit_s);
   profile.launch_s = {.value = launch_s, .source = "measured: an operator of one element"};
   return profile;
 }
