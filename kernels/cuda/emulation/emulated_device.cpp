@@ -67,6 +67,7 @@ class EmulatedDevice final : public ComputeDevice {
   void multiply(const Gemm& call) {
     Gemm bare = call;
     bare.epilogue = Epilogue::None;
+    bare.bias = {};  // the epilogue's business
     compute(bare, team_);
     if (call.epilogue != Epilogue::None) apply_epilogue(call, context_);
   }
