@@ -42,8 +42,8 @@ class TextTable {
     Tone tone = Tone::Plain;
   };
   std::vector<std::size_t> natural_widths() const;
-  std::vector<std::size_t> shown_columns(std::vector<std::size_t>& widths,
-                                         std::size_t available, std::size_t gap) const;
+  std::vector<std::size_t> shown_columns(std::vector<std::size_t>& widths, std::size_t available,
+                                         std::size_t gap) const;
 
   std::vector<TextColumn> columns_;
   std::vector<Row> rows_;
