@@ -42,7 +42,7 @@ TEST_CASE("run takes its options in any order") {
   CHECK(options.no_what_if);
 }
 
-TEST_CASE("--json and --csv without a file mean stdout") {
+TEST_CASE("without a file, --json and --csv mean stdout") {
   CHECK(run_options({"a.json", "--json"}).json == "-");
   CHECK(run_options({"a.json", "--csv"}).csv == "-");
   CHECK(run_options({"a.json"}).json.empty());
