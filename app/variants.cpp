@@ -219,8 +219,9 @@ void add_tree_pointers(const JsonValue& value, const std::string& prefix,
   }
   for (std::size_t i = 0; i < value.items.size(); ++i) {
     if (!value.items[i].is_object()) continue;
-    pointers.push_back(prefix + '/' + std::to_string(i));
-    add_tree_pointers(value.items[i], pointers.back(), pointers);
+    const std::string pointer = prefix + '/' + std::to_string(i);
+    pointers.push_back(pointer);
+    add_tree_pointers(value.items[i], pointer, pointers);
   }
 }
 

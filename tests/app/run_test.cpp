@@ -87,7 +87,8 @@ TEST_CASE("the JSON result is versioned and its parts add up to the step for eve
 }
 
 TEST_CASE("the winner of each variant is the fastest plan that fits") {
-  for (const Json& variant : Json::parse(small_json())["variants"]) {
+  const Json result = Json::parse(small_json());
+  for (const Json& variant : result["variants"]) {
     double best_s = 1e300;
     std::string best;
     for (const Json& plan : variant["plans"]) {

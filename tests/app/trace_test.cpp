@@ -87,7 +87,8 @@ TEST_CASE("a trace names its processes and threads and keeps every event") {
 TEST_CASE("bytes, micro-batch and layer are arguments of their events") {
   Plan plan;
   plan.dp = 2;
-  for (const Json& event : Json::parse(chrome_trace(two_streams(), plan, 8))["traceEvents"]) {
+  const Json trace = Json::parse(chrome_trace(two_streams(), plan, 8));
+  for (const Json& event : trace["traceEvents"]) {
     if (event["name"] == "send \"x\"") CHECK(event["args"]["bytes"] == 4096);
     if (event["name"] == "qkv" && event["pid"] == 0) {
       CHECK(event["args"]["layer"] == 1);
