@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -22,7 +24,9 @@ bool graphviz_accepts(const std::string& dot) {
     WARN("Graphviz is not installed: the picture is not drawn");
     return true;
   }
-  const auto path = std::filesystem::path(REHEARSE_BINARY_DIR) / "topologies_dot_test.dot";
+  // Tests run beside each other, each in a process of its own: so each has a file of its own.
+  const auto path = std::filesystem::path(REHEARSE_BINARY_DIR) /
+                    ("topologies_dot_test." + std::to_string(::getpid()) + ".dot");
   std::ofstream(path) << dot;
   const std::string command = "dot -Tsvg '" + path.string() + "' > /dev/null";
   const bool accepted = std::system(command.c_str()) == 0;
