@@ -120,8 +120,10 @@ class Evaluation {
   /// One cost model a node group, made when first asked for.
   const std::vector<const CostModel*>& cost_models() {
     if (!cost_models_.empty()) return cost_models_;
+    const double launch_s =
+        host_launch_s(options_.framework, model_, outcome_.plan, workload_.seq_len);
     for (const NodeGroup& group : cluster_.spec().groups) {
-      owned_models_.push_back(with_framework(gpu_cost_model(group.node.gpu), options_.framework));
+      owned_models_.push_back(with_launch(gpu_cost_model(group.node.gpu), launch_s));
       logs_.push_back(std::make_unique<EvidenceLog>(*owned_models_.back()));
       cost_models_.push_back(logs_.back().get());
     }
@@ -151,7 +153,7 @@ class Evaluation {
     const Stopwatch simulation;
     SimulationOptions simulation_options;
     simulation_options.interference.compute_share = step.compute_share;
-    simulation_options.host_step_s = options_.framework.host_step_s();
+    simulation_options.host_step_s = options_.framework.step_host_s;
     const SimulationRecord record = simulate(step.graph, simulation_options);
     outcome_.metrics = measure(step.graph, record);
     if (options_.keep_timeline) outcome_.timeline = expand_timeline(step.graph, record);

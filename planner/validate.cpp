@@ -43,28 +43,56 @@ std::vector<Contribution> contributions_of(const PlanOutcome& outcome) {
   return parts;
 }
 
-/// Bytes of a stage's tensors, and of context and libraries beside them.
+/// Bytes of a stage: what stays between steps, what a step adds, context and libraries.
 struct StageBytes {
-  double tensors = 0, beside = 0;
+  double standing = 0, passing = 0, beside = 0;
 };
-StageBytes bytes_of_stage(const StageMemory& memory) {
+
+StageBytes bytes_of_stage(const StageMemory& memory, const Plan& plan,
+                          const FrameworkCosts& costs) {
   StageBytes bytes;
-  for (const MemoryPart& part : memory.parts)
-    (part.name == "framework" ? bytes.beside : bytes.tensors) += part.bytes;
+  double parameters = 0;
+  for (const MemoryPart& part : memory.parts) {
+    const bool stays = part.name == "weights" || part.name == "fp8 weights" ||
+                       part.name == "gradients" || part.name == "optimizer";
+    (part.name == "framework" ? bytes.beside
+     : stays                  ? bytes.standing
+                              : bytes.passing) += part.bytes;
+    if (part.name == "gradients") parameters = part.bytes / bytes_of(plan.gradient_precision);
+  }
+  // Buckets of gradients; with sharded states a copy on their way in and out as well.
+  const double buffer = costs.reduction_buffer_bytes * parameters;
+  if (plan.dp > 1) bytes.standing += buffer;
+  if (plan.zero > 0 && plan.dp > 1) bytes.standing += buffer * (1 + 1.0 / plan.dp);
+  if (plan.pp > 1) bytes.standing += buffer;
   return bytes;
+}
+
+double memory_figure(MemoryFigure figure, const StageBytes& bytes, double reserved) {
+  switch (figure) {
+    case MemoryFigure::Allocated:
+      return bytes.standing + bytes.passing;
+    case MemoryFigure::Reserved:
+      return reserved;
+    case MemoryFigure::Device:
+      return reserved + bytes.beside;
+    case MemoryFigure::Standing:
+      return bytes.standing;
+  }
+  return reserved;
 }
 
 void fill_memory(const PlanOutcome& outcome, const FrameworkCosts& costs,
                  RunPrediction& prediction) {
   for (const StageReport& stage : outcome.stages) {
-    const StageBytes bytes = bytes_of_stage(stage.memory);
-    const double reserved = bytes.tensors * (1 + costs.fragmentation) + costs.reserved_extra_bytes;
-    const double device = reserved + bytes.beside;
-    if (device <= prediction.device_bytes) continue;
-    prediction.device_bytes = device;
-    prediction.reserved_bytes = reserved;
+    const StageBytes bytes = bytes_of_stage(stage.memory, outcome.plan, costs);
+    const double tensors = bytes.standing + bytes.passing * (1 + costs.activation_overhead);
+    const double reserved = tensors * (1 + costs.fragmentation);
     prediction.memory_bytes =
-        costs.memory_figure == MemoryFigure::Reserved ? reserved : bytes.tensors;
+        std::max(prediction.memory_bytes, memory_figure(costs.memory_figure, bytes, reserved));
+    if (reserved + bytes.beside <= prediction.device_bytes) continue;
+    prediction.device_bytes = reserved + bytes.beside;
+    prediction.reserved_bytes = reserved;
     prediction.capacity_bytes = stage.memory_capacity_bytes;
   }
   prediction.fits = prediction.device_bytes <= prediction.capacity_bytes;

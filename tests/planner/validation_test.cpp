@@ -1,0 +1,170 @@
+// Predictions against a small selection of published runs, and the sums over errors.
+
+#include "planner/validation.h"
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+
+#include "tests/catch.h"
+
+namespace rehearse {
+namespace {
+
+std::string published_text() {
+  std::ifstream file(REHEARSE_SOURCE_DIR "/tests/planner/published_runs.json");
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<MeasuredRun> published_runs() {
+  Problems problems;
+  auto runs = read_measured_runs(published_text(), "published_runs.json", problems);
+  REQUIRE(problems.text().empty());
+  return std::move(*runs);
+}
+
+std::string problems_of(const std::string& text) {
+  Problems problems;
+  CHECK_FALSE(read_measured_runs(text, "runs.json", problems).has_value());
+  return problems.text();
+}
+
+std::string with(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+MeasuredRun timed(const std::string& id, const std::string& family, double step_time_s) {
+  MeasuredRun run;
+  run.id = id;
+  run.family = family;
+  run.cluster.groups.push_back({});
+  run.measured.step_time_s = step_time_s;
+  return run;
+}
+
+RunPrediction predicted(double step_time_s, double relative_error = 0.1) {
+  RunPrediction prediction;
+  prediction.step_time_s = step_time_s;
+  prediction.relative_error = relative_error;
+  prediction.contributions = {{"matrix products", step_time_s}};
+  return prediction;
+}
+
+}  // namespace
+
+TEST_CASE("published runs are read as model, cluster, workload and plan") {
+  const auto runs = published_runs();
+  REQUIRE(runs.size() == 30);
+  const MeasuredRun& run = runs.front();
+  CHECK(run.id == "sc21-t1-1.7B");
+  CHECK(run.framework == Framework::Megatron);
+  CHECK(run.model.hidden == 2304);
+  CHECK(run.model.tied_embeddings);
+  CHECK(run.cluster.groups.at(0).count == 4);
+  CHECK(run.cluster.groups.at(0).node.nic_bandwidth_bytes_per_s == Approx(25e9));
+  CHECK(run.workload.global_batch == 512);
+  CHECK(run.plan.recompute == Recompute::Full);
+  CHECK(run.plan.attention == AttentionKernel::Plain);
+  CHECK(run.measured.step_time_s == Approx(3.528));
+}
+
+TEST_CASE("mistakes in measured runs are told with their places, all at once") {
+  std::string text = with(published_text(), "\"step_time_s\": 3.528", "\"step_time_s\": -3");
+  text = with(text, "a100-sxm-80gb", "a100-sxm-80g");
+  const std::string told = problems_of(text);
+  CHECK(told.find("/runs/0/measured/step_time_s") != std::string::npos);
+  CHECK(told.find("/runs/0/cluster/gpu") != std::string::npos);
+  CHECK(told.find("did you mean \"a100-sxm-80gb\"") != std::string::npos);
+  CHECK(problems_of("{\"schema\": \"measured-runs/1\"}").find("runs") != std::string::npos);
+  CHECK_FALSE(
+      problems_of(with(published_text(), "\"out_of_memory\": false", "\"out_of_memory\": true"))
+          .empty());
+}
+
+TEST_CASE("a mixture of experts is not expressible and says so") {
+  Problems problems;
+  const auto runs = read_measured_runs(
+      with(published_text(), "\"attention\": \"gqa\"", "\"moe\": {\"experts\": 8}"), "runs.json",
+      problems);
+  REQUIRE(runs.has_value());
+  CHECK_FALSE(runs->front().not_expressible.empty());
+  CHECK_FALSE(predict(runs->front()).not_expressible.empty());
+}
+
+TEST_CASE("steps of Megatron-LM on up to 1,536 A100 are predicted within 15 percent") {
+  // Narayanan et al. 2021, table 1, and Korthikanti et al. 2022, table 5.
+  auto runs = published_runs();
+  std::erase_if(runs, [](const MeasuredRun& run) {
+    return run.family != "sc21_table1" && run.family != "korthikanti_table5";
+  });
+  REQUIRE(runs.size() == 11);
+  const auto predictions = predict_all(runs, 2, {});
+  double sum = 0;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    CAPTURE(runs[i].id, runs[i].measured.step_time_s, predictions[i].step_time_s);
+    double error = 0;
+    REQUIRE(step_time_error(runs[i], predictions[i], error));
+    CHECK(std::abs(error) < 0.15);
+    sum += std::abs(error);
+    double parts_s = 0;
+    for (const Contribution& part : predictions[i].contributions) parts_s += part.seconds;
+    CHECK(parts_s == Approx(predictions[i].step_time_s).epsilon(1e-9));
+  }
+  CHECK(sum / static_cast<double>(runs.size()) < 0.08);
+}
+
+TEST_CASE("means over families pool small ones and count what is not expressible as 100 percent") {
+  std::vector<MeasuredRun> runs;
+  std::vector<RunPrediction> predictions;
+  for (int i = 0; i < 5; ++i) {
+    runs.push_back(timed("big " + std::to_string(i), "big", 1));
+    predictions.push_back(predicted(1.1));
+  }
+  runs.push_back(timed("one", "small", 1));
+  predictions.push_back(predicted(0.8));
+  runs.push_back(timed("two", "tiny", 2));
+  predictions.emplace_back().not_expressible = "because";
+  const Validation summary = compare(runs, predictions);
+  REQUIRE(summary.families.size() == 3);
+  CHECK(summary.families[0].step_time.mean_abs == Approx(0.1));
+  CHECK(summary.families[1].step_time.bias == Approx(-0.2));
+  CHECK(summary.families[2].step_time.mean_abs == Approx(1));
+  CHECK(summary.families[2].step_time.missing == 1);
+  CHECK(summary.step_time_family_mean == Approx((0.1 + (0.2 + 1) / 2) / 2));
+  CHECK(summary.step_time.median_abs == Approx(0.1));
+  CHECK(summary.step_time.worst_id == "one");
+  CHECK(summary.inside_interval == Approx(5.0 / 6));
+}
+
+TEST_CASE("out of memory is counted by what was foretold and what was measured") {
+  std::vector<MeasuredRun> runs(4, timed("r", "f", 0));
+  std::vector<RunPrediction> predictions(4);
+  runs[0].measured.out_of_memory = runs[1].measured.out_of_memory = true;
+  predictions[0].fits = predictions[2].fits = false;
+  const OutOfMemoryTable table = compare(runs, predictions).out_of_memory;
+  CHECK(table.true_positive == 1);
+  CHECK(table.false_negative == 1);
+  CHECK(table.false_positive == 1);
+  CHECK(table.true_negative == 1);
+  CHECK(table.right() == Approx(0.5));
+}
+
+TEST_CASE("a common bias is mended from other families, one family's own is not") {
+  std::vector<MeasuredRun> runs;
+  std::vector<RunPrediction> predictions;
+  for (const char* family : {"a", "b", "c", "d", "e", "f", "g"})
+    for (int i = 0; i < 6; ++i) {
+      runs.push_back(timed(std::string(family) + std::to_string(i), family, 1));
+      predictions.push_back(predicted(0.8));
+    }
+  const CrossValidation common = cross_validate(runs, predictions);
+  CHECK(common.leave_family_out < 0.02);
+  CHECK(common.random_half < 0.02);
+  CHECK(common.inside_interval == Approx(1));
+  for (std::size_t i = 6; i < runs.size(); ++i) predictions[i] = predicted(1);
+  CHECK(cross_validate(runs, predictions).leave_family_out > 0.02);
+}
+
+}  // namespace rehearse
