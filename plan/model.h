@@ -8,7 +8,27 @@ enum class Activation : std::uint8_t { Gelu, Swiglu, SquaredRelu };
 enum class Norm : std::uint8_t { LayerNorm, RmsNorm };
 enum class Positions : std::uint8_t { Learned, Rotary };
 
-/// A dense decoder-only transformer. Sizes are counts of elements; `vocab` is the published
+/// Feed-forward blocks of which each token passes a few.
+struct Experts {
+  int count = 0;          ///< routed experts of a layer; 0: the model is dense
+  int active = 1;         ///< routed experts that a token passes
+  int ffn = 0;            ///< width of one expert; 0: the model's ffn
+  int shared_ffn = 0;     ///< width of all shared experts together; 0: there are none
+  int leading_dense = 0;  ///< first layers with a dense block of the model's ffn instead
+  bool operator==(const Experts&) const = default;
+};
+
+/// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): queries, and keys with values, pass
+/// a narrow layer. `Model::head_dim` is the part of a query or key head without rotation.
+struct LatentAttention {
+  int kv_rank = 0;     ///< width of the common latent of keys and values; 0: ordinary attention
+  int query_rank = 0;  ///< width of the queries' latent; 0: queries come straight from hidden
+  int rope_dim = 0;    ///< rotated part of each head, its key common to all heads
+  int value_dim = 0;   ///< size of one value head
+  bool operator==(const LatentAttention&) const = default;
+};
+
+/// A decoder-only transformer. Sizes are counts of elements; `vocab` is the published
 /// vocabulary, padded by the plan (`padded_vocab`) so that tensor ranks share it evenly.
 ///
 /// Invariants (checked where a model is read): all sizes ≥ 1; heads is a multiple of kv_heads.
@@ -27,14 +47,17 @@ struct Model {
   Positions positions = Positions::Learned;
   bool tied_embeddings = true;  ///< the head reuses the embedding's weights
   bool linear_bias = true;      ///< biases on the linear layers of attention and feed-forward
-  bool qkv_bias = false;        ///< biases on QKV even where linear_bias is off (Qwen2)
+  int window = 0;               ///< tokens that attention looks back (sliding window); 0: all
+  Experts experts;
+  LatentAttention latent;
+  bool qkv_bias = false;  ///< biases on QKV even where linear_bias is off (Qwen2)
 };
 
 /// Parameters by part; a part holds its norms and biases.
 struct ParameterCount {
   std::int64_t embedding = 0;  ///< token table, and learned positions where the model has them
   std::int64_t attention = 0;  ///< of all layers: QKV and output projection with their biases
-  std::int64_t mlp = 0;        ///< of all layers
+  std::int64_t mlp = 0;        ///< of all layers; with experts, all of them and the router
   std::int64_t norms = 0;      ///< of all layers, and the final one
   std::int64_t head = 0;       ///< 0 where tied
   std::int64_t total() const { return embedding + attention + mlp + norms + head; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "plan/choice_tables.h"
 #include "plan/hugging_face.h"
 #include "plan/model_catalogue.h"
 #include "plan/plan_file.h"
@@ -61,18 +62,6 @@ void check_plan_choices(const Plan& plan, ObjectCheck& check) {
     check.problem("virtual_stages", "pp·virtual_stages makes " + format_count(chunks) +
                                         " chunks; at most " + format_count(kMostLayers) +
                                         " are possible");
-}
-
-const FieldTable<Overlap>& overlap_table() {
-  static const FieldTable<Overlap> table =
-      FieldTable<Overlap>("overlap", "Which transfers may run beside computation")
-          .boolean("gradients", &Overlap::gradients,
-                   "gradient reduction beside the last micro-batch's backward")
-          .boolean("parameters", &Overlap::parameters,
-                   "ZeRO parameter gathers beside the next step's forward")
-          .boolean("pipeline", &Overlap::pipeline,
-                   "activations are sent without stopping the sender");
-  return table;
 }
 
 /// A model from a configuration file, found from the folder of the document that names it.
@@ -174,7 +163,7 @@ std::string parse_rank_order(const std::string& text, std::array<Axis, kAxisCoun
 
 const FieldTable<Model>& model_table() {
   static const FieldTable<Model> table =
-      FieldTable<Model>("model", "A dense decoder-only transformer; sizes are counts of elements")
+      FieldTable<Model>("model", "A decoder-only transformer; sizes are counts of elements")
           .catalogue("model", find_model, model_names)
           .origin("hugging_face", "configuration",
                   "A Hugging Face config.json, found from the folder of this file",
@@ -209,6 +198,15 @@ const FieldTable<Model>& model_table() {
                    "biases on the linear layers of attention and feed-forward")
           .boolean("qkv_bias", &Model::qkv_bias,
                    "biases on query, key and value even where linear_bias is off")
+          .integer("window", &Model::window, {0, kMostTokensPerSequence},
+                   "tokens that attention looks back (sliding window)")
+          .omit_default()
+          .default_note("all")
+          .object("experts", &Model::experts, experts_table(), "mixture of experts")
+          .omit_default()
+          .object("latent_attention", &Model::latent, latent_attention_table(),
+                  "multi-head latent attention (DeepSeek-V2)")
+          .omit_default()
           .check(check_model);
   return table;
 }
@@ -224,6 +222,17 @@ const FieldTable<Plan>& plan_table() {
           .integer("cp", &Plan::cp, {1, kMostRanks}, "context-parallel ranks")
           .integer("pp", &Plan::pp, {1, kMostRanks}, "pipeline stages")
           .integer("ep", &Plan::ep, {1, kMostRanks}, "expert-parallel ranks, inside the data ranks")
+          .integer("tensor_rows", &Plan::tensor_rows, {1, kMostRanks},
+                   "two-dimensional tensor parallelism: rows of the grid that weights are cut over")
+          .omit_default()
+          .choice("context", &Plan::context, context_names(),
+                  "how context ranks attend over each other's tokens")
+          .omit_default()
+          .boolean("context_balanced", &Plan::context_balanced,
+                   "a context rank holds an early and a late piece of the sequence")
+          .omit_default()
+          .object("experts", &Plan::experts, expert_plan_table(), "tokens of a mixture's experts")
+          .omit_default()
           .integer("virtual_stages", &Plan::virtual_stages, {1, kMostLayers},
                    "model chunks a stage holds; more than 1 interleaves")
           .integer("micro_batch", &Plan::micro_batch, {1, kMostMicroBatch},
@@ -247,9 +256,20 @@ const FieldTable<Plan>& plan_table() {
                    "embedding and head are split over tensor ranks")
           .choice("recompute", &Plan::recompute, recompute_names(),
                   "activations repeated in the backward: none, the attention core, or all")
+          .integer("recompute_layers", &Plan::recompute_layers, {-1, kMostLayers},
+                   "layers of each chunk that recompute, from its first; -1: all")
+          .omit_default()
+          .texts("recompute_operators", &Plan::recompute_operators, {0, 4},
+                 "selective: what is repeated, of attention, norm, ffn and ffn-activation")
+          .omit_default()
+          .default_note("attention")
+          .object("offload", &Plan::offload, offload_table(), "what lies in host memory")
+          .omit_default()
           .choice("attention", &Plan::attention, attention_names(),
                   "attention kernel: plain stores the scores, flash repeats them")
           .choice("precision", &Plan::precision, precision_names(), "of weights and activations")
+          .object("fp8", &Plan::fp8, fp8_table(), "which products of an fp8 plan are fp8")
+          .omit_default()
           .choice("gradient_precision", &Plan::gradient_precision, precision_names(),
                   "of gradient accumulation and reduction")
           .number("dropout", &Plan::dropout, {0, 1},
@@ -257,8 +277,21 @@ const FieldTable<Plan>& plan_table() {
           .quantity("bucket", &Plan::bucket_bytes, Dimension::Bytes, {0, 1e15},
                     "size of a gradient bucket")
           .default_note("of max(40 M, 1 M · dp) parameters")
-          .object("overlap", &Plan::overlap, overlap_table(),
+          .object("overlap", &Plan::overlap, transfer_overlap_table(),
                   "which transfers run beside computation")
+          .object("updates", &Plan::updates, updates_table(),
+                  "how the gradients of replicas become one update")
+          .omit_default()
+          .choice("batch_split", &Plan::batch_split, batch_split_names(),
+                  "how replicas share the samples of a step")
+          .omit_default()
+          .integer("rebalance_every", &Plan::rebalance_every, {0, 1'000'000},
+                   "steps between new shares of samples, by measured speed")
+          .omit_default()
+          .default_note("never")
+          .choice("stage_placement", &Plan::stage_placement, deal_names(),
+                  "how model chunks are dealt out to stages")
+          .omit_default()
           .spelling("rank_order", &Plan::rank_order, parse_rank_order, rank_order_text,
                     "tp-cp-dp-pp", "order of the axes over GPUs, fastest-varying first")
           .integers_or("balanced", &Plan::balanced_split, "layer_split", &Plan::layer_split,
@@ -291,7 +324,16 @@ const FieldTable<Workload>& workload_table() {
           .default_note("the model's max_seq_len")
           .quantity("tokens", &Workload::tokens, Dimension::Count, {0, 1e18},
                     "tokens of the whole run")
-          .default_note("not stated");
+          .default_note("not stated")
+          .object("documents", &Workload::documents, documents_table(),
+                  "lengths of the documents that sequences are packed from")
+          .omit_default()
+          .choice("partition", &Workload::partition, deal_names(),
+                  "how samples of differing length are dealt out to replicas")
+          .omit_default()
+          .object("routing", &Workload::routing, routing_table(),
+                  "how unevenly a router deals tokens out to experts")
+          .omit_default();
   return table;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/plan_choices.h"
 #include "plan/schedule.h"
 
 namespace rehearse {
@@ -17,14 +18,6 @@ enum class AttentionKernel : std::uint8_t { Flash, Plain };
 enum class Axis : std::uint8_t { Tensor, Context, Data, Pipeline };
 inline constexpr int kAxisCount = 4;
 
-/// Which transfers may run beside computation. Off means the computation waits for them.
-struct Overlap {
-  bool gradients = true;    ///< gradient reduction beside the last micro-batch's backward
-  bool parameters = false;  ///< ZeRO parameter gathers beside the next step's forward
-  bool pipeline = true;     ///< activations are sent without stopping the sender
-  bool operator==(const Overlap&) const = default;
-};
-
 /// Everything that says how a model is spread over ranks and in what order the work is done:
 /// complete enough to run for real. Field names are the scenario file's.
 struct Plan {
@@ -34,6 +27,12 @@ struct Plan {
   int cp = 1;  ///< context-parallel ranks
   int pp = 1;  ///< pipeline stages
   int ep = 1;  ///< expert-parallel ranks, inside the data ranks
+  /// Two-dimensional tensor parallelism: rows of the grid that weights are cut over by blocks, tp
+  /// / tensor_rows columns; 1: whole columns and whole rows in turn (Megatron-LM).
+  int tensor_rows = 1;
+  ContextKind context = ContextKind::Ring;
+  bool context_balanced = true;  ///< context rank r holds pieces r and 2·cp − 1 − r of a sequence
+  ExpertPlan experts;
   int virtual_stages = 1;  ///< model chunks a stage holds (interleaving when > 1)
   int micro_batch = 1;     ///< sequences a micro-batch
   ScheduleKind schedule = ScheduleKind::OneFOneB;
@@ -47,12 +46,21 @@ struct Plan {
   bool sequence_parallel = false;
   bool vocabulary_parallel = true;  ///< embedding and head split over tensor ranks
   Recompute recompute = Recompute::None;
+  int recompute_layers = -1;  ///< layers of each chunk that recompute, from its first; −1: all
+  /// Selective: names of what is repeated (attention, norm, ffn, ffn-activation); empty: attention.
+  std::vector<std::string> recompute_operators;
+  Offload offload;
   AttentionKernel attention = AttentionKernel::Flash;
   Precision precision = Precision::Bf16;
+  Fp8Recipe fp8;
   Precision gradient_precision = Precision::Fp32;  ///< of accumulation and reduction
   double dropout = 0;                              ///< > 0: masks are kept for the backward
   double bucket_bytes = 0;  ///< gradient bucket; 0: max(40 M, 1 M · dp) parameters (Megatron)
   Overlap overlap;
+  Updates updates;
+  BatchSplit batch_split = BatchSplit::Even;
+  int rebalance_every = 0;             ///< steps between new shares by measured speed; 0: never
+  Deal stage_placement = Deal::Range;  ///< how model chunks are dealt out to stages
   /// Fastest-varying axis first. Megatron's default order is tp-cp-dp-pp.
   std::array<Axis, kAxisCount> rank_order{Axis::Tensor, Axis::Context, Axis::Data, Axis::Pipeline};
   /// Layers of each chunk in model order (pp · virtual_stages entries, chunk c of stage s at

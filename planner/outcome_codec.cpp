@@ -101,16 +101,26 @@ void transfer(Archive& archive, Timeline& value) {
 }
 
 template <class Archive>
+void transfer(Archive& archive, Updates& value) {
+  auto& [aggregation, synchrony, weighting, servers, staleness, period, reliability] = value;
+  transfer_all(archive, aggregation, synchrony, weighting, servers, staleness, period, reliability);
+}
+
+template <class Archive>
 void transfer(Archive& archive, Plan& value) {
-  auto& [name, dp, tp, cp, pp, ep, virtual_stages, micro_batch, schedule, zero, shard, prefetch,
-         reshard_after_forward, reduce_every_micro_batch, sequence_parallel, vocabulary_parallel,
-         recompute, attention, precision, gradient_precision, dropout, bucket_bytes, overlap,
-         rank_order, layer_split, embedding_slot, loss_slot, balanced_split, schedule_group,
-         actions] = value;
-  transfer_all(archive, name, dp, tp, cp, pp, ep, virtual_stages, micro_batch, schedule, zero,
-               shard, prefetch, reshard_after_forward, reduce_every_micro_batch, sequence_parallel,
-               vocabulary_parallel, recompute, attention, precision, gradient_precision, dropout,
-               bucket_bytes, overlap, rank_order, layer_split, embedding_slot, loss_slot,
+  auto& [name, dp, tp, cp, pp, ep, tensor_rows, context, context_balanced, experts, virtual_stages,
+         micro_batch, schedule, zero, shard, prefetch, reshard_after_forward,
+         reduce_every_micro_batch, sequence_parallel, vocabulary_parallel, recompute,
+         recompute_layers, recompute_operators, offload, attention, precision, fp8,
+         gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split, rebalance_every,
+         stage_placement, rank_order, layer_split, embedding_slot, loss_slot, balanced_split,
+         schedule_group, actions] = value;
+  transfer_all(archive, name, dp, tp, cp, pp, ep, tensor_rows, context, context_balanced, experts,
+               virtual_stages, micro_batch, schedule, zero, shard, prefetch, reshard_after_forward,
+               reduce_every_micro_batch, sequence_parallel, vocabulary_parallel, recompute,
+               recompute_layers, recompute_operators, offload, attention, precision, fp8,
+               gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split,
+               rebalance_every, stage_placement, rank_order, layer_split, embedding_slot, loss_slot,
                balanced_split, schedule_group, actions);
 }
 

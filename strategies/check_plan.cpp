@@ -80,8 +80,33 @@ class PlanChecker {
     if (plan_.ep > 1)
       add("/ep", "expert parallelism is not supported yet, and dense models have no experts",
           "\"ep\": 1");
+    check_later();
     if (plan_.gradient_precision == Precision::Fp8)
       add("/gradient_precision", "gradients cannot be summed in fp8", "fp32 or bf16");
+  }
+
+  /// What a plan can say and lowering does not yet simulate is refused, never left out silently.
+  void check_later() {
+    const Plan usual;
+    const auto refuse = [&](bool asked, const char* pointer, const char* what) {
+      if (asked) add(pointer, fmt::format("{} is not simulated yet", what));
+    };
+    refuse(model_.experts.count > 0, "", "a mixture of experts");
+    refuse(model_.latent.kv_rank > 0, "", "latent attention");
+    refuse(model_.window > 0, "", "a sliding window");
+    refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
+    refuse(plan_.recompute_layers >= 0, "/recompute_layers", "recomputation of some layers");
+    refuse(!plan_.recompute_operators.empty(), "/recompute_operators",
+           "recomputation of named operators");
+    refuse(plan_.offload != usual.offload, "/offload", "offload to host memory");
+    refuse(plan_.fp8 != usual.fp8, "/fp8", "an fp8 recipe");
+    refuse(plan_.updates != usual.updates, "/updates", "another update than by all-reduce");
+    refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
+    refuse(plan_.rebalance_every > 0, "/rebalance_every", "rebalancing during a run");
+    refuse(plan_.stage_placement != usual.stage_placement, "/stage_placement",
+           "another placement of chunks than by range");
+    refuse(workload_.documents != Documents(), "", "a distribution of document lengths");
+    refuse(workload_.partition != Deal::Range, "", "another partition of samples than by range");
   }
 
   void check_ranks() {
