@@ -18,6 +18,7 @@ using Choices = std::vector<std::string>;
 const Choices kFidelities{"folded", "replicas", "full"};
 const Choices kCollectives{"fluid", "stepwise"};
 const Choices kColors{"auto", "always", "never"};
+const Choices kDataActions{"tokenize"};
 const Choices kShells{"bash", "zsh", "fish"};
 
 /// Where the strings of a command line are kept until they become options of their types.
@@ -41,6 +42,8 @@ class Parser {
     add_topology();
     add_fit();
     add_validate();
+    add_data();
+    add_profile();
     add_doctor();
     add_shell_help();
   }
@@ -228,6 +231,29 @@ class Parser {
     return names;
   }
 
+  void add_data() {
+    CLI::App* app = command(
+        "data", "Make a token file of a text, for training on it",
+        "tokenize makes every byte of FILE a token; the format is described in docs/data.md.");
+    choice(app, "ACTION", data_.action, kDataActions, "What to do")->required();
+    file(app, "TEXT", data_.text, "The text")->required();
+    file(app, "-o,--output", data_.output, "Write the tokens to FILE")->required();
+    app->add_flag("-f,--force", data_.force, "Overwrite an existing file");
+  }
+
+  void add_profile() {
+    CLI::App* app =
+        command("profile", "Measure the operators of this machine's GPU or CPU into a profile",
+                "Scenarios name the profile to be priced by it (docs/profiles.md).");
+    value(app, "--device", profile_.device, "cpu|cuda[:N]",
+          "What to measure (default: a GPU where there is one)");
+    value(app, "--budget", profile_.budget, "TIME", "Time to take, for example 60s");
+    value(app, "--threads", profile_.threads, "N", "Threads of a CPU (default: all usable)")
+        ->check(CLI::Range(1, 4096));
+    file(app, "-o,--output", profile_.output, "Write the profile to FILE");
+    app->add_flag("-f,--force", profile_.force, "Overwrite existing files");
+  }
+
   void add_doctor() {
     CLI::App* app = command("doctor", "Say what this machine offers and what is missing", "");
     app->add_flag("--json", doctor_.json, "Print as JSON");
@@ -293,6 +319,8 @@ class Parser {
         validate_.json = "-";
       return validate_;
     }
+    if (name == "data") return data_;
+    if (name == "profile") return profile_;
     if (name == "doctor") return doctor_;
     if (name == "completion") return completion_;
     if (name == "man") return ManOptions{};
@@ -365,6 +393,8 @@ class Parser {
   ValidateOptions validate_;
   DoctorOptions doctor_;
   FitCommandOptions fit_;
+  DataOptions data_;
+  ProfileOptions profile_;
   CompletionOptions completion_;
   std::map<const CLI::Option*, Choices> choices_;
   std::vector<const CLI::Option*> takes_file_;

@@ -70,6 +70,17 @@ struct FitCommandOptions {
   bool keep_samples = false, no_cross_validation = false, force = false;
 };
 
+struct DataOptions {
+  std::string action, text, output;
+  bool force = false;
+};
+
+struct ProfileOptions {
+  std::string device, budget, output;  ///< as typed; empty: rehearse-device's own defaults
+  int threads = 0;                     ///< 0: as many as this process may use
+  bool force = false;
+};
+
 struct CompletionOptions {
   std::string shell;
 };
@@ -81,9 +92,9 @@ struct ShowText {
   std::string text;
 };
 
-using Command =
-    std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions, ValidateOptions,
-                 DoctorOptions, FitCommandOptions, CompletionOptions, ManOptions>;
+using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions,
+                             ValidateOptions, DoctorOptions, FitCommandOptions, DataOptions,
+                             ProfileOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.
 class UsageError : public std::runtime_error {

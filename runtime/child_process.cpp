@@ -115,6 +115,10 @@ bool read_some(const Descriptor& from, std::string& to) {
   return count > 0 || (count < 0 && (errno == EINTR || errno == EAGAIN));
 }
 
+int exit_code_of(int status) {
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
 /// Reads both streams until both end, or until the child has ended and left nothing to read: a
 /// grandchild that keeps them open is not waited for.
 int read_until_end(pid_t child, Descriptor& out, Descriptor& err, ChildResult& result) {
@@ -131,16 +135,21 @@ int read_until_end(pid_t child, Descriptor& out, Descriptor& err, ChildResult& r
   }
   while (!ended && waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  return exit_code_of(status);
+}
+
+/// As execv takes it: pointers into `command`, and a null pointer.
+std::vector<char*> argument_list(const std::vector<std::string>& command) {
+  std::vector<char*> arguments;
+  for (const auto& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  return arguments;
 }
 
 }  // namespace
 
 ChildResult run_child(const std::vector<std::string>& command) {
-  std::vector<char*> arguments;
-  for (const auto& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-
+  std::vector<char*> arguments = argument_list(command);
   Pipe out = open_pipe(), err = open_pipe(), failure = open_pipe();
   const SignalForwarding forwarding;
   const pid_t parent = getpid();
@@ -161,6 +170,29 @@ ChildResult run_child(const std::vector<std::string>& command) {
   if (failed)
     throw std::runtime_error("cannot start " + command.front() + ": " + std::strerror(error));
   return result;
+}
+
+int run_attached(const std::vector<std::string>& command) {
+  std::vector<char*> arguments = argument_list(command);
+  Pipe failure = open_pipe();
+  const SignalForwarding forwarding;
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child < 0) throw std::runtime_error(std::string("cannot fork: ") + std::strerror(errno));
+  if (child == 0)
+    become(arguments.data(), STDOUT_FILENO, STDERR_FILENO, failure.write_end.fd(), parent,
+           forwarding.old_mask());
+  forwarding.begin(child);
+  failure.write_end.close();
+
+  int error = 0;
+  const bool failed = read(failure.read_end.fd(), &error, sizeof error) == sizeof error;
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (failed)
+    throw std::runtime_error("cannot start " + command.front() + ": " + std::strerror(error));
+  return exit_code_of(status);
 }
 
 std::string sibling_program(const std::string& name) {

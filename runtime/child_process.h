@@ -17,6 +17,10 @@ struct ChildResult {
 /// REQUIRES: not called by two threads at once.
 ChildResult run_child(const std::vector<std::string>& command);
 
+/// Starts `command` with this process's own standard streams and waits for its end; returns its
+/// exit code as `ChildResult` has it. Signals, failures and requirements are those of `run_child`.
+int run_attached(const std::vector<std::string>& command);
+
 /// A program that lies in the folder of the running one.
 std::string sibling_program(const std::string& name);
 

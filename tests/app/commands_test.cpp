@@ -161,3 +161,20 @@ TEST_CASE("Ctrl-C ends a long run within a second with 130 and leaves no file be
   CHECK(took.count() < 1.0);
   CHECK_FALSE(std::filesystem::exists(output));
 }
+
+TEST_CASE("data tokenizes a text through the device program, and passes its refusals on") {
+  const TemporaryFolder folder;
+  write_text(folder.file("text"), "one two");
+  const std::string tokens = folder.file("tokens");
+  const ChildResult made =
+      rehearse_program({"data", "tokenize", folder.file("text"), "-o", tokens});
+  CHECK(made.exit_code == 0);
+  CHECK(made.out == tokens + ": 7 tokens, vocabulary 256\n");
+  const ChildResult again =
+      rehearse_program({"data", "tokenize", folder.file("text"), "-o", tokens});
+  CHECK(again.exit_code == 1);
+  CHECK(again.err.find("it exists; --force replaces it") != std::string::npos);
+  const ChildResult profile = rehearse_program({"profile", "--device", "abacus"});
+  CHECK(profile.exit_code == 2);
+  CHECK(profile.err.find("there is no device 'abacus'") != std::string::npos);
+}
