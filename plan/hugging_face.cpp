@@ -4,80 +4,12 @@
 #include <vector>
 
 #include "plan/edit_distance.h"
+#include "plan/hugging_face_config.h"
 #include "plan/json_document.h"
 #include "plan/noun_tables.h"
 #include "plan/table.h"
 
 namespace rehearse {
-namespace {
-
-/// Looks keys up in the one object of a config.json and reports what is wrong with them.
-class ConfigObject {
- public:
-  ConfigObject(const JsonValue& object, Reading& reading) : object_(object), reading_(reading) {}
-
-  /// The value, or nullptr where the key is missing or null: both mean the default.
-  const JsonValue* find(const char* key) const {
-    const JsonValue* value = object_.find(key);
-    return value != nullptr && value->kind != JsonKind::Null ? value : nullptr;
-  }
-
-  /// A size the shape cannot do without.
-  int size(const char* key, double most) {
-    const JsonValue* value = find(key);
-    if (value == nullptr) {
-      problem(nullptr, key, "this size is missing", "config.json files of this model_type have it");
-      return 1;
-    }
-    return read_size(*value, key, most, 1);
-  }
-  int size(const char* key, double most, int absent) {
-    const JsonValue* value = find(key);
-    return value != nullptr ? read_size(*value, key, most, absent) : absent;
-  }
-
-  bool flag(const char* key, bool absent) {
-    const JsonValue* value = find(key);
-    bool flag = absent;
-    if (value == nullptr) return flag;
-    const Reading::Inside inside(reading_, key);
-    read_boolean(*value, reading_, flag);
-    return flag;
-  }
-
-  std::string text(const char* key, const char* absent) {
-    const JsonValue* value = find(key);
-    std::string text = absent;
-    if (value == nullptr) return text;
-    const Reading::Inside inside(reading_, key);
-    read_text(*value, reading_, text);
-    return text;
-  }
-
-  /// A problem at a value, or at the object where the value is missing.
-  void problem(const JsonValue* value, const char* key, std::string message,
-               std::string hint = {}) {
-    const Reading::Inside inside(reading_, key);
-    reading_.problem((value != nullptr ? *value : object_).offset, std::move(message),
-                     std::move(hint));
-  }
-  void problem(const char* key, std::string message, std::string hint = {}) {
-    problem(object_.find(key), key, std::move(message), std::move(hint));
-  }
-
- private:
-  int read_size(const JsonValue& value, const char* key, double most, int absent) {
-    const Reading::Inside inside(reading_, key);
-    std::int64_t number = absent;
-    read_integer(value, reading_, {1, most}, number);
-    return static_cast<int>(number);
-  }
-
-  const JsonValue& object_;
-  Reading& reading_;
-};
-
-/// Heads of attention from the keys that most architectures share.
 void read_heads(ConfigObject& config, Model& model, const char* heads_key) {
   model.heads = config.size(heads_key, kMostHeads);
   model.kv_heads = config.size("num_key_value_heads", kMostHeads, model.heads);
@@ -102,12 +34,6 @@ void expect_activation(ConfigObject& config, const char* key, const char* absent
                  "this model_type is read with " + json_quoted(known.front()));
 }
 
-const std::vector<std::string>& gelu_names() {
-  static const std::vector<std::string> names{"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"};
-  return names;
-}
-
-/// Llama and its descendants: RMSNorm, SwiGLU, rotary positions.
 Model read_llama_like(ConfigObject& config) {
   Model model;
   model.layers = config.size("num_hidden_layers", kMostLayers);
@@ -122,6 +48,13 @@ Model read_llama_like(ConfigObject& config) {
   model.tied_embeddings = config.flag("tie_word_embeddings", false);
   model.linear_bias = false;
   return model;
+}
+
+namespace {
+
+const std::vector<std::string>& gelu_names() {
+  static const std::vector<std::string> names{"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"};
+  return names;
 }
 
 Model read_llama(ConfigObject& config) {
@@ -214,15 +147,21 @@ struct Architecture {
 };
 
 constexpr Architecture kArchitectures[] = {
-    {"llama", read_llama}, {"mistral", read_mistral},   {"qwen2", read_qwen2},
-    {"gpt2", read_gpt2},   {"gpt_neox", read_gpt_neox}, {"nemotron", read_nemotron}};
+    {"llama", read_llama},          {"mistral", read_mistral},
+    {"qwen2", read_qwen2},          {"gpt2", read_gpt2},
+    {"gpt_neox", read_gpt_neox},    {"nemotron", read_nemotron},
+    {"mixtral", read_mixtral},      {"grok-1", read_grok},
+    {"deepseek_v2", read_deepseek}, {"deepseek_v3", read_deepseek},
+    {"qwen3_moe", read_qwen3_moe}};
 
-/// Keys that say how many experts a layer has.
-void refuse_experts(ConfigObject& config) {
+/// Experts in an architecture that is read as a dense one.
+void refuse_experts(ConfigObject& config, const Model& model) {
+  if (model.experts.count > 0) return;
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"})
     if (const JsonValue* value = config.find(key);
         value != nullptr && value->is_number() && value->number > 1)
-      config.problem(key, "mixtures of experts are not supported yet");
+      config.problem(key, "experts are not expected in this architecture",
+                     "mixtures are read from mixtral, grok-1, deepseek and qwen3_moe");
 }
 
 /// The last part of the hub's name ("meta-llama/Llama-2-7b-hf"), else the architecture's.
@@ -246,8 +185,8 @@ std::optional<Model> read_config(const JsonDocument& document, Problems& problem
   for (const Architecture& architecture : kArchitectures) {
     known.emplace_back(architecture.model_type);
     if (type != architecture.model_type) continue;
-    refuse_experts(config);
     Model model = architecture.read(config);
+    refuse_experts(config, model);
     model.name = model_name(config, type);
     if (problems.count() > before) return std::nullopt;
     return model;

@@ -117,6 +117,52 @@ void append_others(std::vector<Model>& models) {
   models.push_back(nemotron4({"nemotron4-340b", 96, 18432, 96, 8, 73728}));
 }
 
+/// A Llama whose feed-forward blocks are experts.
+Model mixture(const LlamaShape& shape, int vocab, int max_seq_len, const Experts& experts) {
+  Model model = llama(shape, vocab, max_seq_len);
+  model.experts = experts;
+  return model;
+}
+
+Model qwen3_mixture(const LlamaShape& shape, int expert_ffn) {
+  // Norms of queries and keys (2 · 128 parameters a layer) are left out.
+  Model model = mixture(shape, 151936, 32768, {.count = 128, .active = 8, .ffn = expert_ffn});
+  model.head_dim = 128;
+  return model;
+}
+
+/// DeepSeek's latent attention: 128 heads of 128, 64 of them rotated besides, latents of 512 and
+/// 1,536.
+Model deepseek(const LlamaShape& shape, int vocab, const Experts& experts) {
+  Model model = mixture(shape, vocab, 4096, experts);
+  model.head_dim = 128;
+  model.latent = {.kv_rank = 512, .query_rank = 1536, .rope_dim = 64, .value_dim = 128};
+  return model;
+}
+
+void append_mixtures(std::vector<Model>& models) {
+  // Jiang et al. 2024 (arXiv 2401.04088), table 1, and the released configurations.
+  models.push_back(
+      mixture({"mixtral-8x7b", 32, 4096, 32, 8, 14336}, 32000, 32768, {.count = 8, .active = 2}));
+  models.push_back(
+      mixture({"mixtral-8x22b", 56, 6144, 48, 8, 16384}, 32768, 65536, {.count = 8, .active = 2}));
+  // xAI 2024, model.py of the open release: gated GeLU, which is counted as SwiGLU.
+  models.push_back(
+      mixture({"grok-1", 64, 6144, 48, 8, 32768}, 131072, 8192, {.count = 8, .active = 2}));
+  models.back().tied_embeddings = true;
+  // DeepSeek-AI 2024 (arXiv 2405.04434), §3.1.2, and (arXiv 2412.19437), §4.2; both were trained
+  // on sequences of 4,096. V3's module that predicts a second token is left out.
+  models.push_back(deepseek(
+      {"deepseek-v2", 60, 5120, 128, 128, 12288}, 102400,
+      {.count = 160, .active = 6, .ffn = 1536, .shared_ffn = 2 * 1536, .leading_dense = 1}));
+  models.push_back(
+      deepseek({"deepseek-v3", 61, 7168, 128, 128, 18432}, 129280,
+               {.count = 256, .active = 8, .ffn = 2048, .shared_ffn = 2048, .leading_dense = 3}));
+  // Qwen3 technical report (arXiv 2505.09388), table 2, and the released configurations.
+  models.push_back(qwen3_mixture({"qwen3-30b-a3b", 48, 2048, 32, 4, 6144}, 768));
+  models.push_back(qwen3_mixture({"qwen3-235b-a22b", 94, 4096, 64, 4, 12288}, 1536));
+}
+
 }  // namespace
 
 const std::vector<Model>& model_catalogue() {
@@ -126,6 +172,7 @@ const std::vector<Model>& model_catalogue() {
     append_megatron(models);
     append_llama(models);
     append_others(models);
+    append_mixtures(models);
     return models;
   }();
   return catalogue;

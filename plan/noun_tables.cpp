@@ -4,6 +4,7 @@
 
 #include "plan/choice_tables.h"
 #include "plan/hugging_face.h"
+#include "plan/mixture.h"
 #include "plan/model_catalogue.h"
 #include "plan/plan_file.h"
 
@@ -14,6 +15,26 @@ const Names<Axis>& axis_names() {
   static const Names<Axis> names = {
       {"tp", Axis::Tensor}, {"cp", Axis::Context}, {"dp", Axis::Data}, {"pp", Axis::Pipeline}};
   return names;
+}
+
+void check_mixture(const Model& model, ObjectCheck& check) {
+  const Experts& experts = model.experts;
+  if (experts.count > 0 && experts.active > experts.count)
+    check.problem("experts",
+                  "a token cannot pass " + std::to_string(experts.active) + " of " +
+                      std::to_string(experts.count) + " experts",
+                  "\"active\" of at most \"count\"");
+  if (experts.count == 0 && (experts.shared_ffn > 0 || experts.leading_dense > 0))
+    check.problem("experts", "shared experts and leading dense layers belong to a mixture",
+                  "give \"count\", the routed experts of a layer");
+  if (experts.leading_dense > model.layers)
+    check.problem("experts", std::to_string(experts.leading_dense) +
+                                 " leading dense layers are more than the model has");
+  if (is_latent(model) && (model.latent.rope_dim == 0 || model.latent.value_dim == 0))
+    check.problem("latent_attention", "latent attention needs rope_dim and value_dim");
+  if (is_latent(model) && model.kv_heads != model.heads)
+    check.problem("latent_attention", "latent attention gives every head its own key and value",
+                  "kv_heads as heads, or left out");
 }
 
 /// Fills what follows from other sizes and checks the invariants of Model.
@@ -36,6 +57,7 @@ void check_model(Model& model, ObjectCheck& check) {
                   "heads = " + std::to_string(model.heads) +
                       " is no multiple of kv_heads = " + std::to_string(model.kv_heads),
                   "every key/value head serves the same number of heads; set kv_heads too");
+  check_mixture(model, check);
 }
 
 void check_plan_choices(const Plan& plan, ObjectCheck& check) {

@@ -60,6 +60,34 @@ const char* const kNeox = R"({
   "vocab_size": 50432
 })";
 
+const char* const kMixtral = R"({
+  "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+  "max_position_embeddings": 32768, "model_type": "mixtral", "num_attention_heads": 32,
+  "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8,
+  "num_local_experts": 8, "sliding_window": null, "tie_word_embeddings": false,
+  "vocab_size": 32000
+})";
+
+const char* const kDeepSeek = R"({
+  "first_k_dense_replace": 3, "hidden_act": "silu", "hidden_size": 7168,
+  "intermediate_size": 18432, "kv_lora_rank": 512, "max_position_embeddings": 163840,
+  "model_type": "deepseek_v3", "moe_intermediate_size": 2048, "moe_layer_freq": 1,
+  "n_group": 8, "n_routed_experts": 256, "n_shared_experts": 1, "num_attention_heads": 128,
+  "num_experts_per_tok": 8, "num_hidden_layers": 61, "num_key_value_heads": 128,
+  "num_nextn_predict_layers": 1, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
+  "qk_rope_head_dim": 64, "tie_word_embeddings": false, "topk_group": 4, "v_head_dim": 128,
+  "vocab_size": 129280
+})";
+
+const char* const kQwen3 = R"({
+  "decoder_sparse_step": 1, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048,
+  "intermediate_size": 6144, "max_position_embeddings": 40960, "mlp_only_layers": [],
+  "model_type": "qwen3_moe", "moe_intermediate_size": 768, "num_attention_heads": 32,
+  "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+  "num_key_value_heads": 4, "tie_word_embeddings": false, "use_sliding_window": false,
+  "vocab_size": 151936
+})";
+
 Model read(const std::string& text) {
   Problems problems;
   const auto model = read_hugging_face(text, "config.json", problems);
@@ -92,7 +120,8 @@ bool same_shape(const Model& a, const Model& b) {
          a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.ffn == b.ffn &&
          a.vocab == b.vocab && a.activation == b.activation && a.norm == b.norm &&
          a.positions == b.positions && a.tied_embeddings == b.tied_embeddings &&
-         a.linear_bias == b.linear_bias && a.qkv_bias == b.qkv_bias;
+         a.linear_bias == b.linear_bias && a.qkv_bias == b.qkv_bias && a.experts == b.experts &&
+         a.latent == b.latent;
 }
 
 }  // namespace
@@ -105,6 +134,20 @@ TEST_CASE("released configurations are the catalogue's shapes") {
   CHECK(read(kLlama).name == "Meta-Llama-3-8B");
   CHECK(read(kLlama).max_seq_len == 8192);
   CHECK(read(kGpt2).name == "gpt2");
+}
+
+TEST_CASE("released mixtures are the catalogue's shapes") {
+  CHECK(same_shape(read(kMixtral), *find_model("mixtral-8x7b")));
+  CHECK(same_shape(read(kDeepSeek), *find_model("deepseek-v3")));
+  CHECK(same_shape(read(kQwen3), *find_model("qwen3-30b-a3b")));
+  const Model lite = read(replaced(replaced(kDeepSeek, "1536", "null"),
+                                   "\"first_k_dense_replace\": 3", "\"first_k_dense_replace\": 0"));
+  CHECK(lite.latent.query_rank == 0);
+  CHECK(lite.experts.leading_dense == 0);
+  CHECK(problem(replaced(kMixtral, "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 9"))
+            .find("a token cannot pass 9 of 8 experts") != std::string::npos);
+  CHECK(problem(replaced(kQwen3, "\"decoder_sparse_step\": 1", "\"decoder_sparse_step\": 2"))
+            .find("/decoder_sparse_step: ") != std::string::npos);
 }
 
 TEST_CASE("GPT-NeoX 20B has its published parameters") {
@@ -155,7 +198,7 @@ TEST_CASE("what would change the cost but is not modelled is a problem") {
   CHECK(problem(replaced(kLlama, "\"attention_bias\": false", "\"attention_bias\": true"))
             .find("/attention_bias: ") != std::string::npos);
   CHECK(problem(replaced(kLlama, "\"vocab_size\"", "\"num_local_experts\": 8, \"vocab_size\""))
-            .find("/num_local_experts: mixtures of experts") != std::string::npos);
+            .find("/num_local_experts: experts are not expected") != std::string::npos);
 }
 
 TEST_CASE("text that is no configuration is a problem, never a crash") {

@@ -1,8 +1,10 @@
 #include "plan/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
+#include "plan/mixture.h"
 #include "plan/model_catalogue.h"
 #include "tests/catch.h"
 
@@ -61,6 +63,13 @@ const Published kPublished[] = {
     {"qwen2.5-72b", 72706203648, 0, "released checkpoint"},
     {"nemotron4-15b", 15.7e9, 0.1e9, "arXiv 2402.16819: 3.2 B embedding + 12.5 B others"},
     {"nemotron4-340b", 341.0e9, 0.1e9, "arXiv 2406.11704: 9.4 B embedding + 331.6 B others"},
+    {"mixtral-8x7b", 46702792704, 0, "released checkpoint"},
+    {"mixtral-8x22b", 141e9, 0.5e9, "Mistral AI's documentation"},
+    {"grok-1", 314e9, 3.14e9, "xai-org/grok-1, README; within 1 %"},
+    {"deepseek-v2", 236e9, 0.5e9, "arXiv 2405.04434"},
+    {"deepseek-v3", 671e9, 0.5e9, "arXiv 2412.19437"},
+    {"qwen3-30b-a3b", 30.5e9, 0.05e9, "model card"},
+    {"qwen3-235b-a22b", 235e9, 0.5e9, "arXiv 2505.09388"},
 };
 
 }  // namespace
@@ -87,7 +96,8 @@ TEST_CASE("catalogue models keep the invariants of a model") {
   for (const Model& model : model_catalogue()) {
     CAPTURE(model.name);
     CHECK(model.heads % model.kv_heads == 0);
-    CHECK(model.heads * model.head_dim == model.hidden);
+    if (model.experts.count == 0) CHECK(model.heads * model.head_dim == model.hidden);
+    CHECK(model.experts.active <= std::max(1, model.experts.count));
   }
   CHECK(find_model("gpt-17") == nullptr);
 }
@@ -129,6 +139,45 @@ TEST_CASE("training FLOPs of Llama 3 405B are those of its paper") {
   const double flops =
       training_flops(known("llama3-405b"), 15.6e12, 8192, AttentionCount::CausalHalf);
   CHECK(flops == Approx(3.8e25).epsilon(0.05));
+}
+
+TEST_CASE("a token of a mixture passes the published number of parameters") {
+  const auto active = [](const char* name) {
+    return static_cast<double>(active_parameters(known(name)).total());
+  };
+  // As printed: half a digit of rounding and 1 %.
+  CHECK(std::abs(active("mixtral-8x7b") - 12.9e9) <= 0.05e9 + 0.129e9);  // arXiv 2401.04088
+  CHECK(std::abs(active("mixtral-8x22b") - 39e9) <= 0.5e9 + 0.39e9);     // Mistral AI
+  CHECK(std::abs(active("deepseek-v2") - 21e9) <= 0.5e9 + 0.21e9);       // arXiv 2405.04434
+  CHECK(std::abs(active("qwen3-30b-a3b") - 3.3e9) <= 0.05e9 + 0.033e9);  // model card
+  CHECK(std::abs(active("qwen3-235b-a22b") - 22e9) <= 0.5e9 + 0.22e9);   // arXiv 2505.09388
+  // 36.7 B with one of the two tables of 0.9 B: DeepSeek-V3, README_WEIGHTS.md.
+  const auto table = static_cast<double>(active_parameters(known("deepseek-v3")).embedding);
+  CHECK(active("deepseek-v3") - table == Approx(36.7e9).epsilon(0.01));
+}
+
+TEST_CASE("dense models are active as a whole") {
+  for (const char* name : {"gpt3-175b", "llama3-70b"})
+    CHECK(active_parameters(known(name)).total() == count_parameters(known(name)).total());
+}
+
+TEST_CASE("leading dense layers have no experts") {
+  const Model& model = known("deepseek-v3");
+  CHECK_FALSE(has_experts(model, 2));
+  CHECK(has_experts(model, 3));
+  CHECK_FALSE(has_experts(known("llama3-8b"), 40));
+  Model dense = model;
+  dense.experts.leading_dense = model.layers;
+  CHECK(count_parameters(dense).total() == count_parameters(without_experts(model)).total());
+}
+
+TEST_CASE("training FLOPs of DeepSeek's mixtures are those of their hardware paper") {
+  // Zhao et al. 2025 (arXiv 2505.09343), table 2: FLOPs a token at 4,096 tokens, causal.
+  const auto of = [](const char* name) {
+    return training_flops(known(name), 1, 4096, AttentionCount::CausalHalf);
+  };
+  CHECK(of("deepseek-v2") == Approx(155e9).epsilon(0.01));
+  CHECK(of("deepseek-v3") == Approx(250e9).epsilon(0.01));
 }
 
 TEST_CASE("the vocabulary is padded so that tensor ranks share it evenly") {
