@@ -1,7 +1,7 @@
 #include "app/plan_output.h"
 
 #include "plan/plan_file.h"
-#include "strategies/rank_map.h"
+#include "plan/rank_map.h"
 #include "topologies/cluster_reader.h"
 
 namespace rehearse {

@@ -8,7 +8,7 @@
 #include <iterator>
 
 #include "plan/json_value.h"
-#include "strategies/rank_map.h"
+#include "plan/rank_map.h"
 
 namespace rehearse {
 namespace {

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "plan/plan.h"
-#include "strategies/rank_map.h"
+#include "plan/rank_map.h"
 #include "topologies/cluster.h"
 
 namespace rehearse {

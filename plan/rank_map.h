@@ -4,7 +4,6 @@
 
 #include "plan/ids.h"
 #include "plan/plan.h"
-#include "topologies/cluster.h"
 
 namespace rehearse {
 

@@ -1,4 +1,4 @@
-#include "strategies/rank_map.h"
+#include "plan/rank_map.h"
 
 #include <algorithm>
 #include <random>

@@ -1,0 +1,130 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/layer.h"
+#include "kernels/ops/tensor.h"
+
+namespace rehearse {
+
+enum class Reduction : std::uint8_t { Sum, Max };
+
+/// What a transfer is for. The first five are the kinds that the simulation counts.
+enum class Traffic : std::uint8_t {
+  Tensor,     ///< inside layers, between tensor ranks
+  Data,       ///< gradient reduction, sums of copies of parameters included
+  Parameter,  ///< gathers of updated weights
+  Pipeline,   ///< activations and their gradients between stages
+  Control,    ///< the gradient norm
+  Context,    ///< keys and values between context ranks
+  Sequence,   ///< gradients of norms that each tensor rank has of its own tokens only
+  Report,     ///< the loss, for people; no part of the plan
+};
+inline constexpr int kTrafficCount = 8;
+const char* traffic_name(Traffic traffic);
+
+/// A transfer that failed, or that nobody answered in time. The message names the transfer and the
+/// ranks.
+class CommunicationError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Something under way. Whoever starts it keeps its tensors where they are until it is done.
+/// Destroying one that is not done leaves it to the end of the process.
+class PendingTransfer {
+ public:
+  virtual ~PendingTransfer() = default;
+  /// Moves it on; true once it is done. Throws CommunicationError.
+  virtual bool test() = 0;
+  /// Returns when it is done. Throws CommunicationError, at the latest after the deadline.
+  virtual void wait() = 0;
+};
+using Transfer = std::unique_ptr<PendingTransfer>;  ///< empty: done already
+void finish(Transfer& transfer);
+
+/// Payload a rank gave to its communicators, in bytes: the whole buffer of an all-reduce, of a
+/// reduce-scatter or a broadcast, the own part of an all-gather, a message at its sender.
+class TrafficCount {
+ public:
+  void add(Traffic traffic, CollectiveKind kind, std::int64_t bytes);
+  std::int64_t of(Traffic traffic, CollectiveKind kind) const;
+  std::int64_t of(Traffic traffic) const;
+  void clear() { bytes_ = {}; }
+
+ private:
+  static constexpr std::size_t kKinds = 6;
+  std::array<std::array<std::int64_t, kKinds>, kTrafficCount> bytes_{};
+};
+
+/// A group of ranks that exchange tensors. All of them call the same collectives in the same
+/// order; messages between two ranks with one tag arrive in the order sent. Tensors are contiguous,
+/// in the memory of the device that computes. Groups of one rank move and count nothing.
+class Communicator {
+ public:
+  explicit Communicator(TrafficCount& count) : count_(&count) {}
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual void barrier() = 0;
+
+  /// In place, everywhere the same bytes. fp32, fp64 or bf16.
+  Transfer start_all_reduce(const TensorView& tensor, Reduction how, Traffic traffic);
+  /// `all` gets the parts in order of ranks; `mine` may lie at its own place in it.
+  Transfer start_all_gather(const ConstTensorView& mine, const TensorView& all, Traffic traffic);
+  /// `mine` gets this rank's part of the sum; it does not overlap `all`.
+  Transfer start_reduce_scatter(const ConstTensorView& all, const TensorView& mine,
+                                Traffic traffic);
+  Transfer start_broadcast(const TensorView& tensor, int root, Traffic traffic);
+  Transfer start_send(const ConstTensorView& tensor, int to, int tag, Traffic traffic);
+  Transfer start_receive(const TensorView& tensor, int from, int tag);
+
+  void all_reduce(const TensorView& tensor, Reduction how, Traffic traffic);
+  void all_gather(const ConstTensorView& mine, const TensorView& all, Traffic traffic);
+  void reduce_scatter(const ConstTensorView& all, const TensorView& mine, Traffic traffic);
+
+ private:
+  virtual Transfer begin_all_reduce(const TensorView& tensor, Reduction how) = 0;
+  virtual Transfer begin_all_gather(const ConstTensorView& mine, const TensorView& all) = 0;
+  virtual Transfer begin_reduce_scatter(const ConstTensorView& all, const TensorView& mine) = 0;
+  virtual Transfer begin_broadcast(const TensorView& tensor, int root) = 0;
+  virtual Transfer begin_send(const ConstTensorView& tensor, int to, int tag) = 0;
+  virtual Transfer begin_receive(const TensorView& tensor, int from, int tag) = 0;
+
+  TrafficCount* count_;
+};
+
+/// The group of a rank that is alone.
+std::unique_ptr<Communicator> lone_communicator(TrafficCount& count);
+
+/// The ranks of a run, and groups among them. One a process.
+class World {
+ public:
+  virtual ~World() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// A group of `ranks` in that order, this rank among them. All ranks of the world call this in
+  /// the same order, each with the group it belongs to (groups of one included).
+  virtual std::unique_ptr<Communicator> group(const std::vector<int>& ranks,
+                                              TrafficCount& count) = 0;
+  /// Ends every rank of the run at once; the process of this one too, where there are others.
+  virtual void abort(int exit_code) = 0;
+};
+
+/// One rank, alone.
+std::unique_ptr<World> lone_world();
+
+/// Ranks that mpirun or srun started. No wait lasts longer than the deadline. Throws
+/// std::runtime_error where this program was built without MPI.
+std::unique_ptr<World> mpi_world(double deadline_s);
+/// Whether a launcher of MPI started this process.
+bool started_by_mpi();
+
+}  // namespace rehearse

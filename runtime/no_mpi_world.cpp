@@ -1,0 +1,12 @@
+// In the place of mpi_world.cpp where this program is built without MPI.
+#include "runtime/communicator.h"
+
+namespace rehearse {
+
+std::unique_ptr<World> mpi_world(double) {
+  throw std::runtime_error("this rehearse-device was built without MPI, so it is one rank only");
+}
+
+bool started_by_mpi() { return false; }
+
+}  // namespace rehearse

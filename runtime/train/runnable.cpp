@@ -1,0 +1,87 @@
+#include "runtime/train/runnable.h"
+
+namespace rehearse {
+namespace {
+
+class Reasons {
+ public:
+  explicit Reasons(std::vector<std::string>& out) : out_(out) {}
+  void unless(bool condition, std::string sentence) {
+    if (!condition) out_.push_back(std::move(sentence));
+  }
+
+ private:
+  std::vector<std::string>& out_;
+};
+
+std::string number(std::int64_t value) { return std::to_string(value); }
+
+void model_reasons(const PlanFile& file, Reasons& reasons) {
+  const Model& model = file.model;
+  const int tp = file.plan.tp;
+  reasons.unless(model.experts.count == 0, "model: mixtures of experts are not trained yet");
+  reasons.unless(model.latent.kv_rank == 0, "model: latent attention is not trained yet");
+  reasons.unless(model.window == 0 || model.window >= file.workload.seq_len,
+                 "model: attention in a sliding window is not trained yet");
+  reasons.unless(model.heads % tp == 0 && model.kv_heads % tp == 0,
+                 "plan/tp: " + number(model.heads) + " heads and " + number(model.kv_heads) +
+                     " key/value heads do not divide among " + number(tp) + " tensor ranks");
+  reasons.unless(model.ffn % tp == 0, "plan/tp: a feed-forward width of " + number(model.ffn) +
+                                          " does not divide among " + number(tp) + " tensor ranks");
+  reasons.unless(
+      model.positions != Positions::Learned || file.workload.seq_len <= model.max_seq_len,
+      "workload/seq_len: " + number(file.workload.seq_len) + " tokens are more than the model's " +
+          number(model.max_seq_len) + " learned positions");
+  reasons.unless(model.positions != Positions::Rotary || model.head_dim % 2 == 0,
+                 "model/head_dim: an odd size cannot be rotated in pairs");
+}
+
+void layout_reasons(const PlanFile& file, Reasons& reasons) {
+  const Plan& plan = file.plan;
+  reasons.unless(plan.ep == 1, "plan/ep: expert parallelism is not trained yet");
+  reasons.unless(plan.tensor_rows == 1,
+                 "plan/tensor_rows: tensor parallelism by blocks is not trained yet");
+  reasons.unless(plan.zero <= 1, "plan/zero: only ZeRO-1 is trained");
+  reasons.unless(plan.cp == 1 || file.workload.seq_len % (2 * plan.cp) == 0,
+                 "plan/cp: sequences of " + number(file.workload.seq_len) +
+                     " tokens do not divide into 2·cp = " + number(2 * plan.cp) + " pieces");
+  const std::int64_t rows = std::int64_t{plan.micro_batch} * file.workload.seq_len / plan.cp;
+  reasons.unless(!plan.sequence_parallel || rows % plan.tp == 0,
+                 "plan/sequence_parallel: " + number(rows) + " tokens do not divide among " +
+                     number(plan.tp) + " tensor ranks");
+  reasons.unless(plan.cp == 1 || plan.context == ContextKind::Ring,
+                 "plan/context: all-to-all attention is not trained yet");
+  reasons.unless(plan.batch_split == BatchSplit::Even && plan.rebalance_every == 0,
+                 "plan/batch_split: replicas share the batch evenly in a real run");
+  reasons.unless(plan.updates == Updates{},
+                 "plan/updates: only synchronous all-reduced updates are trained");
+  reasons.unless(plan.stage_placement == Deal::Range,
+                 "plan/stage_placement: chunks are dealt out in order in a real run");
+}
+
+void arithmetic_reasons(const PlanFile& file, Reasons& reasons) {
+  const Plan& plan = file.plan;
+  reasons.unless(plan.precision == Precision::Fp32 || plan.precision == Precision::Bf16,
+                 "plan/precision: fp32 and bf16 are trained");
+  reasons.unless(plan.gradient_precision == Precision::Fp32,
+                 "plan/gradient_precision: gradients are fp32 in a real run");
+  reasons.unless(plan.dropout == 0, "plan/dropout: there is none in a real run");
+  reasons.unless(plan.attention == AttentionKernel::Flash,
+                 "plan/attention: flash attention is what is trained");
+  reasons.unless(plan.recompute_operators.empty(),
+                 "plan/recompute_operators: layers are repeated whole in a real run");
+  reasons.unless(plan.offload == Offload{}, "plan/offload: nothing is offloaded in a real run");
+}
+
+}  // namespace
+
+std::vector<std::string> why_not_runnable(const PlanFile& file) {
+  std::vector<std::string> out;
+  Reasons reasons(out);
+  model_reasons(file, reasons);
+  layout_reasons(file, reasons);
+  arithmetic_reasons(file, reasons);
+  return out;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,40 @@
+#include "runtime/train/tensor_pool.h"
+
+#include <utility>
+
+namespace rehearse {
+
+DeviceBuffer TensorPool::take(std::size_t bytes) {
+  std::vector<DeviceBuffer>& free = free_[bytes];
+  if (free.empty()) {
+    allocated_bytes_ += bytes;
+    return {*device_, bytes};
+  }
+  DeviceBuffer buffer = std::move(free.back());
+  free.pop_back();
+  return buffer;
+}
+
+void TensorPool::give_back(DeviceBuffer buffer) {
+  const std::size_t bytes = buffer.bytes();
+  free_[bytes].push_back(std::move(buffer));
+}
+
+Tensor::Tensor(TensorPool& pool, DType dtype, TensorShape shape)
+    : block_(std::make_shared<Block>(
+          pool, static_cast<std::size_t>(shape.elements()) * element_bytes(dtype))),
+      view_(block_->buffer.data(), dtype, shape) {}
+
+Tensor Tensor::as(TensorShape shape) const {
+  Tensor other = *this;
+  other.view_ = reshaped(view_, shape);
+  return other;
+}
+
+Tensor Tensor::rows(std::int64_t first, std::int64_t count) const {
+  Tensor other = *this;
+  other.view_ = slice_rows(view_, first, count);
+  return other;
+}
+
+}  // namespace rehearse

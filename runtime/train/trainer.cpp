@@ -1,0 +1,248 @@
+#include "runtime/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "plan/ensure.h"
+#include "runtime/train/runnable.h"
+
+namespace rehearse {
+namespace {
+
+BatchSpec batch_spec(const PlanFile& file, const TrainOptions& options, std::int64_t tokens) {
+  BatchSpec spec;
+  spec.tokens = tokens;
+  spec.seq_len = file.workload.seq_len;
+  spec.global_batch = static_cast<int>(file.workload.global_batch);
+  spec.replicas = file.plan.dp;
+  spec.partition = options.partition;
+  spec.seed = options.seed;
+  return spec;
+}
+
+DType dtype_of(Precision precision) {
+  return precision == Precision::Fp32 ? DType::F32 : DType::Bf16;
+}
+
+Tensor int_tensor(TensorPool& pool, const std::vector<std::int32_t>& values) {
+  Tensor tensor(pool, DType::I32, {static_cast<std::int64_t>(values.size())});
+  pool.device().upload(tensor.view().data, values.data(), values.size() * sizeof(std::int32_t));
+  return tensor;
+}
+
+}  // namespace
+
+double bucket_parameters(const Plan& plan) {
+  if (plan.bucket_bytes > 0) return plan.bucket_bytes / bytes_of(plan.gradient_precision);
+  return std::max(40e6, 1e6 * plan.dp);
+}
+
+Trainer::Trainer(const PlanFile& file, const TrainOptions& options, World& world,
+                 ComputeDevice& device, std::int64_t corpus_tokens, SampleReader reader)
+    : file_(file),
+      options_(options),
+      schedule_(schedule_of(file)),
+      device_(device),
+      reader_(std::move(reader)),
+      batches_(batch_spec(file, options, corpus_tokens)),
+      rate_(options.rate) {
+  ensure(why_not_runnable(file_).empty(), "whoever trains a plan has checked it");
+  ensure(world.size() == world_size(file_.plan), "the world is as large as the plan");
+  groups_ = std::make_unique<RankGroups>(world, file_.plan, schedule_, file_.model.tied_embeddings,
+                                         traffic_);
+  pool_ = std::make_unique<TensorPool>(device_);
+  store_ = std::make_unique<ParameterStore>(*pool_, dtype_of(file_.plan.precision));
+  rank_.emplace(RankContext{.model = file_.model,
+                            .plan = file_.plan,
+                            .seq_len = file_.workload.seq_len,
+                            .dtype = dtype_of(file_.plan.precision),
+                            .device = device_,
+                            .pool = *pool_,
+                            .store = *store_,
+                            .tensor = *groups_->tensor,
+                            .context = *groups_->context});
+  make_units();
+  store_->build(bucket_parameters(file_.plan),
+                file_.plan.zero > 0
+                    ? ParameterStore::Shares{groups_->data->size(), groups_->data->rank()}
+                    : ParameterStore::Shares{});
+  store_->initialise(options_.seed);
+  make_chunks();
+  const double tokens = tokens_per_step();
+  const std::vector<float> scale(static_cast<std::size_t>(rank_->tokens()),
+                                 static_cast<float>(1 / tokens));
+  loss_scale_ = rank_->wide({rank_->tokens()});
+  device_.upload(loss_scale_.view().data, scale.data(), scale.size() * sizeof(float));
+}
+
+double Trainer::tokens_per_step() const {
+  return static_cast<double>(file_.workload.global_batch) * file_.workload.seq_len;
+}
+
+void Trainer::make_units() {
+  const int stage = groups_->at.pipeline, pieces = piece_count(schedule_);
+  const TensorSlice slice{groups_->at.tensor, file_.plan.tp};
+  std::int32_t embedding = -1, head = -1;
+  bool head_is_apart = false;
+  for (int chunk = 0; chunk < schedule_.chunks; ++chunk) {
+    const int piece = piece_of(schedule_, stage, chunk);
+    const int first =
+        std::accumulate(file_.layer_split.begin(), file_.layer_split.begin() + piece, 0);
+    if (piece == 0)
+      embedding = store_->add_unit({.kind = UnitKind::Embedding, .chunk = chunk, .parameters = {}},
+                                   embedding_weights(file_.model, file_.plan, slice));
+    const int layers = file_.layer_split[static_cast<std::size_t>(piece)];
+    for (int i = 0; i < layers; ++i)
+      store_->add_unit({.layer = first + i, .chunk = chunk, .parameters = {}},
+                       layer_weights(file_.model, file_.plan, slice, first + i));
+    if (piece + 1 < pieces) continue;
+    head_is_apart = !file_.model.tied_embeddings || !(pieces == 1 || ends_meet(schedule_));
+    head = store_->add_unit({.kind = UnitKind::Head, .chunk = chunk, .parameters = {}},
+                            head_weights(file_.model, file_.plan, slice, head_is_apart));
+  }
+  if (head >= 0 && !head_is_apart)
+    store_->share_parameter(
+        head, store_->units()[static_cast<std::size_t>(embedding)].parameters.front());
+}
+
+void Trainer::make_chunks() {
+  tables_.emplace(*rank_);
+  const auto& units = store_->units();
+  const int stage = groups_->at.pipeline;
+  mail_.emplace(*rank_, schedule_, stage, *groups_->stages);
+  sync_.emplace(*rank_, *groups_, schedule_, stage);
+  optimizer_.emplace(*rank_, *groups_, *sync_, options_.adam);
+  for (int chunk = 0; chunk < schedule_.chunks; ++chunk) {
+    const auto belongs = [&](const Unit& unit) { return unit.chunk == chunk; };
+    const auto first = std::find_if(units.begin(), units.end(), belongs);
+    const auto end = std::find_if_not(first, units.end(), belongs);
+    chunks_.emplace_back(*rank_, *tables_, static_cast<std::int32_t>(first - units.begin()),
+                         static_cast<std::int32_t>(end - units.begin()));
+    chunks_.back().set_hooks(
+        {.before_forward = [this](std::int32_t unit) { sync_->await_weights(unit); },
+         .gradients_done = [this](std::int32_t unit) { sync_->unit_done(unit); },
+         .at_work =
+             [this](std::int32_t unit) {
+               if (on_unit) on_unit(store_->units()[static_cast<std::size_t>(unit)]);
+             }});
+  }
+}
+
+MicroBatch Trainer::read_micro_batch(int micro_batch) {
+  const auto rows = static_cast<std::size_t>(rank_->tokens());
+  std::vector<std::int32_t> tokens(rows), labels(rows);
+  const int cp = file_.plan.cp, seq_len = file_.workload.seq_len;
+  const int length = cp == 1 ? seq_len : seq_len / (2 * cp);
+  std::size_t row = 0;
+  for (int i = 0; i < file_.plan.micro_batch; ++i) {
+    const std::int64_t sample =
+        samples_[static_cast<std::size_t>(micro_batch * file_.plan.micro_batch + i)];
+    for (const int piece : tables_->pieces[static_cast<std::size_t>(groups_->context->rank())]) {
+      const auto count = static_cast<std::size_t>(length);
+      reader_(sample, {piece * length, (piece + 1) * length}, std::span(tokens).subspan(row, count),
+              std::span(labels).subspan(row, count));
+      row += count;
+    }
+  }
+  for (const std::int32_t token : tokens)
+    if (token < 0 || token >= file_.model.vocab)
+      throw std::runtime_error("the corpus holds token " + std::to_string(token) +
+                               ", but the model's vocabulary has " +
+                               std::to_string(file_.model.vocab));
+  return {int_tensor(*pool_, tokens), int_tensor(*pool_, labels)};
+}
+
+const MicroBatch& Trainer::data_of(int micro_batch) {
+  const auto found = data_.find(micro_batch);
+  if (found != data_.end()) return found->second;
+  return data_.emplace(micro_batch, read_micro_batch(micro_batch)).first->second;
+}
+
+void Trainer::execute(const Action& action) {
+  if (on_action) on_action(action);
+  ModelChunk& chunk = chunks_[static_cast<std::size_t>(action.chunk)];
+  const int m = action.micro_batch;
+  switch (action.kind) {
+    case ActionKind::Forward: {
+      Tensor input;
+      if (!chunk.begins_model()) input = mail_->receive(true, action.chunk, m);
+      const bool reads = chunk.begins_model() || chunk.ends_model();
+      Tensor output = chunk.forward(m, input, reads ? data_of(m) : MicroBatch{});
+      if (!chunk.ends_model()) mail_->send(true, action.chunk, m, std::move(output));
+      return;
+    }
+    case ActionKind::Backward:
+    case ActionKind::InputGradient: {
+      Tensor d_output;
+      if (!chunk.ends_model()) d_output = mail_->receive(false, action.chunk, m);
+      const bool defers = action.kind == ActionKind::InputGradient;
+      Tensor d_input = chunk.backward(m, d_output, loss_scale_, defers);
+      if (!chunk.begins_model()) mail_->send(false, action.chunk, m, std::move(d_input));
+      return;
+    }
+    case ActionKind::WeightGradient:
+      chunk.weight_gradients(m);
+      return;
+  }
+}
+
+double Trainer::step_loss() {
+  double sum = 0;
+  for (ModelChunk& chunk : chunks_)
+    for (const Tensor& losses : chunk.take_losses()) {
+      std::vector<float> host(static_cast<std::size_t>(losses.elements()));
+      device_.download(host.data(), losses.view().data, host.size() * sizeof(float));
+      for (const float loss : host) sum += static_cast<double>(loss);
+    }
+  // Every tensor rank has the losses of all its tokens: the first tells them.
+  if (groups_->at.tensor > 0) sum = 0;
+  const Tensor total(*pool_, DType::F64, {1});
+  device_.upload(total.view().data, &sum, sizeof(sum));
+  groups_->world->all_reduce(total, Reduction::Sum, Traffic::Report);
+  device_.download(&sum, total.view().data, sizeof(sum));
+  return sum / tokens_per_step();
+}
+
+StepReport Trainer::step() {
+  samples_ = batches_.samples(step_, groups_->at.data);
+  data_.clear();
+  store_->clear_gradients();
+  sync_->begin_step();
+  mail_->begin_step();
+  for (const Action& action : schedule_.actions[static_cast<std::size_t>(groups_->at.pipeline)])
+    execute(action);
+  mail_->end_step();
+  sync_->end_step();
+  StepReport report{.step = step_, .loss = step_loss(), .rate = rate_.at(step_)};
+  if (!std::isfinite(report.loss))
+    throw std::runtime_error("the loss of step " + std::to_string(step_) +
+                             " is no number any more; a lower rate may help");
+  report.gradient_norm = optimizer_->update(step_, report.rate);
+  sync_->gather_weights();
+  rate_.observe(report.loss);
+  ++step_;
+  return report;
+}
+
+std::vector<TensorPart> Trainer::tensors(TensorKind kind) {
+  sync_->await_all_weights();
+  std::vector<TensorPart> parts;
+  for (const OwnedPiece& piece : store_->owned()) {
+    const Parameter& parameter = store_->parameters()[static_cast<std::size_t>(piece.parameter)];
+    std::vector<float> host(static_cast<std::size_t>(piece.elements));
+    const TensorView view =
+        kind == TensorKind::Weight ? store_->master(piece) : store_->owned_gradient(piece);
+    device_.download(host.data(), view.data, host.size() * sizeof(float));
+    const std::int64_t skipped = piece.offset - parameter.offset;
+    for (const NamedBox& whole : parameter.boxes)
+      for (NamedBox& box : boxes_in_range(whole, skipped, skipped + piece.elements)) {
+        const float* first = host.data() + (box.offset - skipped);
+        const std::int64_t count = box.elements();
+        parts.push_back({std::move(box), {first, first + count}});
+      }
+  }
+  return parts;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,108 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "plan/plan_file.h"
+#include "runtime/data/batches.h"
+#include "runtime/train/learning_rate.h"
+#include "runtime/train/model_chunk.h"
+#include "runtime/train/optimizer.h"
+#include "runtime/train/pipeline_mail.h"
+
+namespace rehearse {
+
+/// Tokens of a range of a sample, and the label of each: runtime/data/batches.h, or a test's.
+using SampleReader =
+    std::function<void(std::int64_t sample, TokenRange range, std::span<std::int32_t> tokens,
+                       std::span<std::int32_t> labels)>;
+
+struct TrainOptions {
+  std::uint64_t seed = 1;  ///< of the initial weights and of a random order of the samples
+  RateOptions rate;
+  AdamOptions adam;
+  Partition partition = Partition::Random;
+};
+
+struct StepReport {
+  std::int64_t step = 0;  ///< from 0
+  double loss = 0;        ///< mean over the tokens of the step, before the update
+  double gradient_norm = 0;
+  double rate = 0;
+};
+
+/// Part of a tensor that this rank holds, in the host's memory.
+struct TensorPart {
+  NamedBox box;
+  std::vector<float> values;
+};
+enum class TensorKind : std::uint8_t { Weight, Gradient };
+
+/// One rank of a training run: the plan's layout, and the plan's schedule executed literally.
+class Trainer {
+ public:
+  /// `corpus_tokens`: what BatchPlan deals out. REQUIRES: the plan is runnable, and the world is as
+  /// large as the plan. All ranks construct theirs together.
+  Trainer(const PlanFile& file, const TrainOptions& options, World& world, ComputeDevice& device,
+          std::int64_t corpus_tokens, SampleReader reader);
+
+  /// One step of training. Throws CommunicationError, and std::runtime_error where the loss is no
+  /// number any more.
+  StepReport step();
+  std::int64_t next_step() const { return step_; }
+
+  /// The parts of all tensors that this rank updates. Gradients are those of the last step, before
+  /// clipping.
+  std::vector<TensorPart> tensors(TensorKind kind);
+
+  const TrafficCount& traffic() const { return traffic_; }
+  void clear_traffic() { traffic_.clear(); }
+  double tokens_per_step() const;
+  std::int64_t parameters() const { return store_->parameter_count(); }
+  std::size_t allocated_bytes() const { return pool_->allocated_bytes(); }
+  RankGroups& groups() { return *groups_; }
+  ParameterStore& store() { return *store_; }
+  LearningRate& rate() { return rate_; }
+  void set_next_step(std::int64_t step) { step_ = step; }
+  /// What happens before each action of the schedule, for records.
+  std::function<void(const Action&)> on_action;
+  /// What happens before the operators of a unit.
+  std::function<void(const Unit&)> on_unit;
+
+ private:
+  void make_units();
+  void make_chunks();
+  MicroBatch read_micro_batch(int micro_batch);
+  const MicroBatch& data_of(int micro_batch);
+  void execute(const Action& action);
+  double step_loss();
+
+  PlanFile file_;
+  TrainOptions options_;
+  Schedule schedule_;
+  ComputeDevice& device_;
+  SampleReader reader_;
+  TrafficCount traffic_;
+  BatchPlan batches_;
+  LearningRate rate_;
+  std::unique_ptr<RankGroups> groups_;
+  std::unique_ptr<TensorPool> pool_;
+  std::unique_ptr<ParameterStore> store_;
+  std::optional<RankContext> rank_;
+  std::optional<SequenceTables> tables_;
+  std::vector<ModelChunk> chunks_;
+  std::optional<PipelineMail> mail_;
+  std::optional<GradientSync> sync_;
+  std::optional<Optimizer> optimizer_;
+  Tensor loss_scale_;
+  std::map<int, MicroBatch> data_;
+  std::vector<std::int64_t> samples_;
+  std::int64_t step_ = 0;
+};
+
+/// Parameters in a bucket of gradients: the plan's bytes, or Megatron-LM's max(40 M, 1 M · dp).
+double bucket_parameters(const Plan& plan);
+
+}  // namespace rehearse

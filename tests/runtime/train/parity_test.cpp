@@ -1,0 +1,100 @@
+// Every layout trains like one rank: train_parity.cpp compares, one process a rank under mpirun.
+#include <sstream>
+
+#include "runtime/child_process.h"
+#include "tests/catch.h"
+#include "tests/runtime/train/mpirun.h"
+
+using namespace rehearse;
+
+namespace {
+
+void check_parity(int ranks, const std::string& words) {
+  std::vector<std::string> program{TRAIN_PARITY};
+  std::istringstream stream(words);
+  for (std::string word; stream >> word;) program.push_back(word);
+  const ChildResult result = run_child(mpirun(ranks, program));
+  INFO(ranks << " ranks, " << words << '\n' << result.out << result.err);
+  CHECK(result.exit_code == 0);
+}
+
+}  // namespace
+
+TEST_CASE("two data ranks train like one") {
+  check_parity(2, "dp=2");
+  check_parity(2, "dp=2 zero=1 overlap=0");
+}
+
+TEST_CASE("two data ranks that share the optimizer's state train like one") {
+  check_parity(2, "dp=2 zero=1");
+  check_parity(2, "dp=2 zero=1 model=llama bucket_bytes=1000");
+}
+
+TEST_CASE("two tensor ranks train like one") {
+  check_parity(2, "tp=2");
+  check_parity(2, "tp=2 model=llama recompute=1");
+}
+
+TEST_CASE("two sequence-parallel ranks train like one") {
+  check_parity(2, "tp=2 sp=1");
+  check_parity(2, "tp=2 sp=1 model=llama recompute=1");
+}
+
+TEST_CASE("tensor ranks with the whole vocabulary train like one") {
+  check_parity(2, "tp=2 vp=0");
+  check_parity(2, "tp=2 vp=0 sp=1");
+}
+
+TEST_CASE("two context ranks train like one") {
+  check_parity(2, "cp=2");
+  check_parity(2, "cp=2 balanced=0 micro_batch=2 model=llama");
+}
+
+TEST_CASE("a pipeline under GPipe and 1F1B trains like one rank") {
+  check_parity(2, "pp=2 schedule=gpipe");
+  check_parity(2, "pp=2 schedule=1f1b model=llama tied=1");
+}
+
+TEST_CASE("an interleaved pipeline trains like one rank") {
+  check_parity(2, "pp=2 chunks=2");
+  check_parity(2, "pp=2 chunks=2 recompute=1 overlap=0 model=llama");
+}
+
+TEST_CASE("one stage at a time trains like one rank") {
+  check_parity(2, "pp=2 schedule=layer-wise");
+}
+
+TEST_CASE("pipelines that split the backward train like one rank") {
+  check_parity(2, "pp=2 schedule=zb-h1");
+  check_parity(2, "pp=2 schedule=zb-h2 model=llama");
+}
+
+TEST_CASE("a pipeline that turns at its end trains like one rank") {
+  check_parity(2, "pp=2 schedule=zb-v chunks=2");
+  check_parity(4, "pp=2 tp=2 sp=1 schedule=zb-v chunks=2 model=llama");
+}
+
+TEST_CASE("a pipeline filled from both ends trains like one rank") {
+  check_parity(2, "pp=2 schedule=dualpipe");
+}
+
+TEST_CASE("data and pipeline ranks together train like one") {
+  check_parity(4, "dp=2 pp=2");
+  check_parity(4, "dp=2 pp=2 zero=1");
+}
+
+TEST_CASE("tensor and pipeline ranks together train like one") { check_parity(4, "tp=2 pp=2"); }
+
+TEST_CASE("data, tensor and pipeline ranks together train like one") {
+  check_parity(8, "dp=2 tp=2 pp=2");
+}
+
+TEST_CASE("context ranks with tensor and data ranks train like one") {
+  check_parity(4, "cp=2 tp=2 sp=1 model=llama");
+  check_parity(4, "cp=2 dp=2 zero=1");
+}
+
+TEST_CASE("bf16 with fp32 master weights stays near one rank") {
+  check_parity(2, "dp=2 precision=bf16");
+  check_parity(4, "tp=2 pp=2 zero=1 sp=1 model=llama precision=bf16");
+}

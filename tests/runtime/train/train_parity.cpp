@@ -1,0 +1,319 @@
+// One rank of a layout. Each rank also trains the whole model by itself, in the same process, and
+// compares: the loss of every step, every gradient of the first step and every weight at the end,
+// tensor by tensor, and the bytes it gave to its communicators with what the lists of operators
+// (kernels/layer.h) say, from which the simulator counts.
+//
+//   train_parity model=gpt|llama steps=20 KEY=VALUE…   (the plan's fields)
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <string>
+
+#include "runtime/train/trainer.h"
+
+using namespace rehearse;
+
+namespace {
+
+using Words = std::map<std::string, std::string>;
+
+int number(const Words& words, const std::string& name, int otherwise) {
+  const auto found = words.find(name);
+  return found == words.end() ? otherwise : std::atoi(found->second.c_str());
+}
+
+std::string word(const Words& words, const std::string& name, const std::string& otherwise) {
+  const auto found = words.find(name);
+  return found == words.end() ? otherwise : found->second;
+}
+
+Model small_model(const Words& words) {
+  Model model;
+  model.layers = number(words, "layers", 4);
+  model.hidden = 32;
+  model.heads = model.kv_heads = 4;
+  model.head_dim = 8;
+  model.ffn = 64;
+  model.vocab = 100;  // padded by the plan
+  model.max_seq_len = 16;
+  if (word(words, "model", "gpt") == "gpt") return model;
+  model.kv_heads = 2;
+  model.ffn = 48;
+  model.activation = Activation::Swiglu;
+  model.norm = Norm::RmsNorm;
+  model.positions = Positions::Rotary;
+  model.linear_bias = false;
+  model.tied_embeddings = number(words, "tied", 0) != 0;
+  return model;
+}
+
+ScheduleKind schedule_kind(const std::string& name) {
+  const std::map<std::string, ScheduleKind> kinds{
+      {"gpipe", ScheduleKind::Gpipe},          {"1f1b", ScheduleKind::OneFOneB},
+      {"layer-wise", ScheduleKind::LayerWise}, {"zb-h1", ScheduleKind::ZbH1},
+      {"zb-h2", ScheduleKind::ZbH2},           {"zb-v", ScheduleKind::ZbV},
+      {"dualpipe", ScheduleKind::DualPipe}};
+  return kinds.at(name);
+}
+
+PlanFile plan_of(const Words& words) {
+  PlanFile file;
+  file.model = small_model(words);
+  file.workload.global_batch = 8;
+  file.workload.seq_len = 16;
+  Plan& plan = file.plan;
+  plan.dp = number(words, "dp", 1);
+  plan.tp = number(words, "tp", 1);
+  plan.cp = number(words, "cp", 1);
+  plan.pp = number(words, "pp", 1);
+  plan.virtual_stages = number(words, "chunks", 1);
+  plan.micro_batch = number(words, "micro_batch", 1);
+  plan.zero = number(words, "zero", 0);
+  plan.sequence_parallel = number(words, "sp", 0) != 0;
+  plan.vocabulary_parallel = number(words, "vp", 1) != 0;
+  plan.recompute = number(words, "recompute", 0) != 0 ? Recompute::Full : Recompute::None;
+  plan.precision = word(words, "precision", "fp32") == "bf16" ? Precision::Bf16 : Precision::Fp32;
+  plan.schedule = schedule_kind(word(words, "schedule", "1f1b"));
+  plan.bucket_bytes = number(words, "bucket_bytes", 40000);
+  plan.overlap.gradients = number(words, "overlap", 1) != 0;
+  plan.overlap.parameters = plan.overlap.pipeline = plan.overlap.gradients;
+  plan.context_balanced = number(words, "balanced", 1) != 0;
+  const int pieces =
+      plan.schedule == ScheduleKind::DualPipe ? plan.pp : plan.pp * plan.virtual_stages;
+  for (int i = 0; i < pieces; ++i)
+    file.layer_split.push_back(file.model.layers / pieces +
+                               (i < file.model.layers % pieces ? 1 : 0));
+  file.gpus = world_size(plan);
+  for (int r = 0; r < file.gpus; ++r) file.rank_to_device.push_back(r);
+  return file;
+}
+
+/// A text that can be learned: each token follows from the one before, with exceptions.
+void read_made_up(std::int64_t sample, TokenRange range, std::span<std::int32_t> tokens,
+                  std::span<std::int32_t> labels) {
+  const auto token = [](std::int64_t i) {
+    return static_cast<std::int32_t>((i * i / 7 + 3 * (i % 11)) % 97);
+  };
+  for (int i = range.begin; i < range.end; ++i) {
+    const auto at = static_cast<std::size_t>(i - range.begin);
+    tokens[at] = token(sample * 16 + i);
+    labels[at] = token(sample * 16 + i + 1);
+  }
+}
+
+constexpr std::int64_t kCorpus = 2000;
+
+struct Run {
+  std::vector<double> losses, norms;
+  std::vector<TensorPart> gradients, weights;
+  TrafficCount traffic;  ///< of one step
+};
+
+Run train(const PlanFile& file, World& world, int steps) {
+  const auto device = cpu_device(1);
+  TrainOptions options;
+  options.rate = {.kind = RateKind::Cosine, .peak = 3e-3, .warmup_steps = 3, .total_steps = steps};
+  Trainer trainer(file, options, world, *device, kCorpus, read_made_up);
+  Run run;
+  for (int i = 0; i < steps; ++i) {
+    trainer.clear_traffic();
+    const StepReport report = trainer.step();
+    run.losses.push_back(report.loss);
+    run.norms.push_back(report.gradient_norm);
+    if (i == 0) run.gradients = trainer.tensors(TensorKind::Gradient);
+  }
+  run.traffic = trainer.traffic();
+  run.weights = trainer.tensors(TensorKind::Weight);
+  return run;
+}
+
+/// The largest difference of a part from the same elements of the whole, and the size of the whole.
+struct Difference {
+  double squared = 0, whole_squared = 0;
+};
+Difference compare(const TensorPart& part, const TensorPart& whole) {
+  Difference difference;
+  const bool is_matrix = part.box.shape.size() == 2;
+  const std::int64_t columns = is_matrix ? part.box.extent[1] : 1;
+  const std::int64_t width = is_matrix ? part.box.shape[1] : 1;
+  for (std::int64_t i = 0; i < part.box.elements(); ++i) {
+    const std::int64_t row = part.box.begin[0] + i / columns;
+    const std::int64_t column = (is_matrix ? part.box.begin[1] : 0) + i % columns;
+    const double a = part.values[static_cast<std::size_t>(i)];
+    const double b = whole.values[static_cast<std::size_t>(row * width + column)];
+    difference.squared += (a - b) * (a - b);
+  }
+  for (const float value : whole.values)
+    difference.whole_squared += static_cast<double>(value) * static_cast<double>(value);
+  return difference;
+}
+
+int failures = 0;
+void expect(bool condition, const std::string& what) {
+  if (condition) return;
+  ++failures;
+  std::cerr << "differs: " << what << '\n';
+}
+
+void compare_tensors(const char* what, const std::vector<TensorPart>& parts,
+                     const std::vector<TensorPart>& whole, double tolerance, double floor) {
+  std::map<std::string, const TensorPart*> by_name;
+  for (const TensorPart& tensor : whole) by_name[tensor.box.name] = &tensor;
+  expect(!parts.empty(), std::string("a rank without ") + what);
+  double worst = 0;
+  std::string worst_name;
+  for (const TensorPart& part : parts) {
+    const auto found = by_name.find(part.box.name);
+    expect(found != by_name.end(), "unknown tensor " + part.box.name);
+    if (found == by_name.end()) continue;
+    const Difference difference = compare(part, *found->second);
+    // The gradient of a key's bias is zero in theory: softmax does not see what all keys share.
+    if (part.box.name.find("key.bias") != std::string::npos) continue;
+    const double share =
+        std::sqrt(difference.squared) / (std::sqrt(difference.whole_squared) + floor);
+    if (share > worst) worst = share, worst_name = part.box.name;
+    expect(share <= tolerance,
+           std::string(what) + " of " + part.box.name + " by " + std::to_string(share));
+  }
+  std::printf("%s: at most %.2g apart (%s)\n", what, worst, worst_name.c_str());
+}
+
+struct Expected {
+  double tensor = 0, data = 0, parameter = 0, pipeline = 0;
+};
+
+void add_items(const std::vector<LayerItem>& items, double times, double& bytes) {
+  for (const LayerItem& item : items)
+    if (item.is_collective) bytes += times * item.bytes;
+}
+
+/// What the simulator counts for this rank, from the same lists that it prices.
+Expected expected_bytes(const PlanFile& file, int stage) {
+  const Plan& plan = file.plan;
+  const Schedule schedule = schedule_of(file);
+  const LayerShape shape = layer_shape(file.model, plan, file.workload.seq_len);
+  const bool splits = plan.schedule == ScheduleKind::ZbH1 || plan.schedule == ScheduleKind::ZbH2 ||
+                      plan.schedule == ScheduleKind::ZbV || plan.schedule == ScheduleKind::DualPipe;
+  Expected expected;
+  double parameters = 0, table = 0;
+  const int pieces = piece_count(schedule);
+  for (int chunk = 0; chunk < schedule.chunks; ++chunk) {
+    const int piece = piece_of(schedule, stage, chunk);
+    const double layers = file.layer_split[static_cast<std::size_t>(piece)];
+    double visits = 0;
+    for (int m = 0; m < schedule.micro_batches; ++m) visits += visits_chunk(schedule, chunk, m);
+    add_items(layer_forward(shape), visits * layers, expected.tensor);
+    add_items(layer_backward(shape, splits), visits * layers, expected.tensor);
+    parameters += layers * layer_parameters_per_rank(shape);
+    if (piece == 0) {
+      add_items(embedding_forward(shape), visits, expected.tensor);
+      add_items(embedding_backward(shape), visits, expected.tensor);
+      parameters += embedding_parameters_per_rank(shape);
+    } else {
+      expected.pipeline += visits * boundary_bytes(shape);
+    }
+    if (piece + 1 == pieces) {
+      add_items(head_forward(shape), visits, expected.tensor);
+      add_items(head_backward(shape, splits), visits, expected.tensor);
+      const bool with_table = !file.model.tied_embeddings || !(pieces == 1 || ends_meet(schedule));
+      parameters += head_parameters_per_rank(shape, with_table);
+    } else {
+      expected.pipeline += visits * boundary_bytes(shape);
+    }
+  }
+  if (schedule.placement == Placement::Vee && stage + 1 == schedule.stages) {
+    // The turn of the vee stays on the rank.
+    expected.pipeline -= 2.0 * schedule.micro_batches * boundary_bytes(shape);
+  }
+  if (plan.dp > 1) expected.data += 4 * parameters;
+  const bool tied_apart = file.model.tied_embeddings && pieces > 1 && !ends_meet(schedule);
+  if (tied_apart && (stage == 0 || stage + 1 == schedule.stages)) {
+    table = static_cast<double>(shape.padded_vocab) / (plan.vocabulary_parallel ? plan.tp : 1) *
+            file.model.hidden;
+    expected.data += 4 * table;
+  }
+  if (schedule.placement == Placement::BothWays)
+    expected.data += 4 * parameters / (plan.zero > 0 ? plan.dp : 1);
+  if (plan.zero > 0 && plan.dp > 1)
+    expected.parameter = bytes_of(plan.precision) * parameters / plan.dp;
+  if (plan.tp == 1) expected.tensor = 0;
+  return expected;
+}
+
+void compare_traffic(const PlanFile& file, const Run& run, int rank) {
+  if (file.plan.cp > 1) return;  // counted otherwise: docs/training.md
+  const int stage = RankMap(file.plan).coordinates(Rank{rank}).pipeline;
+  const Expected expected = expected_bytes(file, stage);
+  const TrafficCount& traffic = run.traffic;
+  // The lists count the whole of what a gather gives, a communicator the part it was given.
+  const auto tensor = static_cast<double>(
+      traffic.of(Traffic::Tensor) +
+      (file.plan.tp - 1) * traffic.of(Traffic::Tensor, CollectiveKind::AllGather));
+  const auto check = [&](const char* what, double counted, double wanted) {
+    expect(counted == wanted, std::string(what) + " bytes: " + std::to_string(counted) +
+                                  " given, " + std::to_string(wanted) + " expected");
+  };
+  check("tensor", tensor, expected.tensor);
+  check("data", static_cast<double>(traffic.of(Traffic::Data)), expected.data);
+  check("parameter", static_cast<double>(traffic.of(Traffic::Parameter)), expected.parameter);
+  check("pipeline", static_cast<double>(traffic.of(Traffic::Pipeline)), expected.pipeline);
+  const bool alone = file.plan.tp * file.plan.pp * (file.plan.zero > 0 ? file.plan.dp : 1) == 1;
+  check("control", static_cast<double>(traffic.of(Traffic::Control)), alone ? 0 : 4);
+}
+
+int run_rank(World& world, const Words& words) {
+  const PlanFile file = plan_of(words);
+  const int steps = number(words, "steps", 20);
+  const bool bf16 = file.plan.precision == Precision::Bf16;
+  Words alone = words;
+  for (const char* name : {"dp", "tp", "cp", "pp", "chunks", "schedule", "zero", "sp", "recompute"})
+    alone.erase(name);
+  alone["micro_batch"] = "1";
+  const auto one = lone_world();
+  const Run whole = train(plan_of(alone), *one, steps);
+  const Run mine = train(file, world, steps);
+  const double tolerance = bf16 ? 1e-2 : 1e-4;
+  double worst = 0;
+  for (std::size_t i = 0; i < whole.losses.size(); ++i) {
+    const double share = std::abs(mine.losses[i] - whole.losses[i]) / whole.losses[i];
+    worst = std::max(worst, share);
+    expect(share <= tolerance, "loss of step " + std::to_string(i) + ": " +
+                                   std::to_string(mine.losses[i]) + " for " +
+                                   std::to_string(whole.losses[i]));
+    expect(std::abs(mine.norms[i] - whole.norms[i]) <= (bf16 ? 0.15 : 1e-3) * whole.norms[i],
+           "gradient norm of step " + std::to_string(i) + ": " + std::to_string(mine.norms[i]) +
+               " for " + std::to_string(whole.norms[i]));
+  }
+  if (world.rank() == 0)
+    std::printf("loss %.6f, then %.6f; at most %.2g apart\n", whole.losses.front(),
+                whole.losses.back(), worst);
+  expect(whole.losses.back() < whole.losses.front(), "the model learns nothing");
+  compare_tensors("gradients", mine.gradients, whole.gradients, bf16 ? 3e-2 : 1e-4,
+                  1e-3 * whole.norms.front());
+  compare_tensors("weights", mine.weights, whole.weights, bf16 ? 2e-2 : 1e-3, 1e-3);
+  compare_traffic(file, mine, world.rank());
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Words words;
+  for (int i = 1; i < argc; ++i) {
+    const std::string text = argv[i];
+    const std::size_t equals = text.find('=');
+    words[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  const auto world = started_by_mpi() ? mpi_world(60) : lone_world();
+  try {
+    const int code = run_rank(*world, words);
+    if (code != 0) world->abort(code);
+    return code;
+  } catch (const std::exception& error) {
+    std::cerr << "rank " << world->rank() << ": " << error.what() << '\n';
+    world->abort(1);
+    return 1;
+  }
+}
