@@ -88,6 +88,9 @@ const FieldTable<Overlap>& transfer_overlap_table() {
                    "ZeRO parameter gathers beside the next step's forward")
           .boolean("pipeline", &Overlap::pipeline,
                    "activations are sent without stopping the sender")
+          .boolean("tensor", &Overlap::tensor,
+                   "tensor collectives beside the next operator, where it does not need them")
+          .omit_default()
           .boolean("context", &Overlap::context,
                    "ring attention: the next keys and values beside the block at work")
           .omit_default()

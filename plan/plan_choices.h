@@ -9,6 +9,7 @@ struct Overlap {
   bool gradients = true;    ///< gradient reduction beside the last micro-batch's backward
   bool parameters = false;  ///< ZeRO parameter gathers beside the next step's forward
   bool pipeline = true;     ///< activations are sent without stopping the sender
+  bool tensor = true;       ///< tensor collectives that the next operator does not need, beside it
   bool context = true;      ///< ring attention: the next keys and values beside the block at work
   bool experts = false;     ///< dispatch and combine beside the other micro-batch's computation
   bool operator==(const Overlap&) const = default;

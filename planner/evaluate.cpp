@@ -8,11 +8,11 @@
 #include "plan/ensure.h"
 #include "plan/noun_tables.h"
 #include "plan/plan_schedule.h"
-#include "plan/rank_map.h"
 #include "planner/evidence.h"
 #include "planner/gpu_costs.h"
 #include "sim/simulate.h"
 #include "strategies/layer_split.h"
+#include "plan/rank_map.h"
 
 namespace rehearse {
 namespace {

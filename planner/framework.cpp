@@ -104,6 +104,13 @@ Plan framework_plan(Framework framework, Plan plan, const Model&, const GpuSpec&
     plan.attention = AttentionKernel::Plain;
     plan.dropout = 0.1;
   }
+  // Megatron-LM reduces and gathers beside its weight gradients since the code of Korthikanti et
+  // al. (2022), which brought sequence parallelism; Megatron-DeepSpeed forked before. nanotron and
+  // torchtitan have it as an option that is off by default.
+  const bool before = gpu.compute_capability < 90 && !plan.sequence_parallel;
+  if (framework == Framework::MegatronDeepspeed || framework == Framework::Nanotron ||
+      framework == Framework::Torchtitan || (framework == Framework::Megatron && before))
+    plan.overlap.tensor = false;
   return plan;
 }
 

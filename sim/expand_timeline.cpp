@@ -95,6 +95,10 @@ void Expansion::expand(std::int32_t device, Timeline& into) {
       event.layer = item.layer;
       event.bytes = transfer ? item.bytes : 0;
       add(event, piece, start_s, end_s);
+      if (item.hides_s <= 0) return;
+      event.stream = Stream::Tensor;
+      event.tag = item.hidden_label;
+      add(event, piece, start_s, std::min(end_s, start_s + item.hides_s));
     });
   }
   for (const std::int32_t index : comms_[device]) {

@@ -17,6 +17,7 @@ namespace {
 struct SegmentSums {
   std::array<double, kWorkKindCount> seconds{};
   double transfer_bytes = 0;
+  double hides_s = 0;
 };
 
 /// An interval in which one of a device's transfers ran after its last computation.
@@ -48,6 +49,7 @@ class Measurement {
   const ReportedStep step_;
   const IdleReasons idle_;
   std::vector<SegmentSums> segments_;
+  std::vector<double> hides_s_;      // by device: tensor collectives beside operators
   std::vector<double> idle_from_s_;  // by device: end of its last computation
   std::vector<std::vector<TailTransfer>> tails_;
   std::int32_t last_task_ = -1;  // that ended the step
@@ -59,6 +61,7 @@ StepMetrics Measurement::run() {
   metrics_.devices.resize(graph_.devices.size());
   const auto devices = static_cast<std::int32_t>(graph_.devices.size());
   sum_segments();
+  hides_s_.assign(graph_.devices.size(), 0);
   idle_from_s_.assign(graph_.devices.size(), step_.begin_s());
   tails_.resize(graph_.devices.size());
   for (std::size_t task = graph_.tasks.size(); task-- > 0;)
@@ -73,8 +76,11 @@ StepMetrics Measurement::run() {
       device.hidden_s[kind] = std::max(0.0, device.hidden_s[kind] - device.exposed_s[kind]);
   constexpr auto tensor = static_cast<std::size_t>(CommKind::Tensor);
   constexpr auto folded = static_cast<std::size_t>(WorkKind::TensorComm);
-  for (DeviceMetrics& device : metrics_.devices)
+  for (std::int32_t i = 0; i < devices; ++i) {
+    DeviceMetrics& device = metrics_.devices[i];
     device.exposed_s[tensor] += std::exchange(device.work_s[folded], 0.0);
+    device.hidden_s[tensor] += hides_s_[i];
+  }
   add_links();
   compare_load();
   return std::move(metrics_);
@@ -88,6 +94,7 @@ void Measurement::sum_segments() {
       const SegmentItem& item = graph_.items[segment.first_item + j];
       segments_[i].seconds[static_cast<std::size_t>(item.work)] += item.seconds;
       if (item.work == WorkKind::TensorComm) segments_[i].transfer_bytes += item.bytes;
+      segments_[i].hides_s += item.hides_s;
     }
   }
 }
@@ -104,9 +111,11 @@ void Measurement::add_computes(std::int32_t device) {
     add_work(piece, into);
     done_s = std::max(done_s, piece.to_s + piece.shift_s);
   }
-  for (const std::int32_t task : step_.computes(device))
-    into.bytes[static_cast<std::size_t>(CommKind::Tensor)] +=
-        segments_[graph_.tasks[task].payload].transfer_bytes;
+  for (const std::int32_t task : step_.computes(device)) {
+    const SegmentSums& sums = segments_[graph_.tasks[task].payload];
+    into.bytes[static_cast<std::size_t>(CommKind::Tensor)] += sums.transfer_bytes;
+    hides_s_[device] += sums.hides_s;
+  }
   idle_from_s_[device] = std::min(done_s, step_.end_s());
 }
 

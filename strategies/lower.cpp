@@ -158,13 +158,6 @@ double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& re
   return latency_s + bytes * at->second;
 }
 
-/// True for actions during which the tensor collectives are all that is on the network, so that
-/// they take their idle time and need no events of their own: no other stages, all replicas in
-/// step, and no reduction or gather beside them.
-bool Lowering::network_is_quiet(const PieceKey& key) const {
-  return plan_.pp == 1 && classes_.members.size() == 1 && !key.cut_at_buckets;
-}
-
 void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(replica_class)];
@@ -178,55 +171,6 @@ void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
   for (int chunk = 0; chunk <= last_chunk(); ++chunk)
     kind.chunks.push_back(programmer.chunk(extent_of(chunk), bucket_parameters_));
   out_.pricing_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
-  UnitKind& kind = kinds_[u.kind];
-  const auto [at, is_new] = kind.pieces.try_emplace(key);
-  std::vector<Piece>& made = at->second;
-  if (!is_new) return made;
-  const ChunkProgram& program = kind.chunks[static_cast<std::size_t>(key.chunk)];
-  const bool forward = key.action == ActionKind::Forward;
-  const bool collectives_are_tasks =
-      tensor_devices_ > 1 || (!kind.is_local && !network_is_quiet(key));
-  const double launch_s = in_.cost_models[static_cast<std::size_t>(kind.group)]->launch_s();
-
-  std::vector<SegmentItem> open;
-  std::int32_t bucket = -1;
-  const auto close = [&] {
-    if (open.empty()) return;
-    Piece piece;
-    piece.segment = add_segment(out_.graph, open, launch_s);
-    piece.first_bucket = bucket;
-    made.push_back(piece);
-    open.clear();
-  };
-  for (const ChunkItem& item : forward ? program.forward : program.backward) {
-    if (key.action == ActionKind::InputGradient && item.weight_gradient) continue;
-    if (key.action == ActionKind::WeightGradient && !item.weight_gradient) continue;
-    if (key.cut_at_buckets && item.bucket != bucket) close();
-    bucket = item.bucket;
-    if (item.is_collective && plan_.tp == 1) continue;
-    if (!item.is_collective || !collectives_are_tasks) {
-      open.push_back(item.item);
-      continue;
-    }
-    close();
-    Piece piece;
-    piece.is_collective = true;
-    piece.collective = item.collective;
-    piece.bytes = item.item.bytes;
-    piece.label = item.item.label;
-    piece.first_bucket = bucket;
-    made.push_back(piece);
-  }
-  close();
-  if (made.empty()) {  // a chunk without layers, embedding or head still takes its turn
-    Piece piece;
-    piece.segment = empty_segment_;
-    made.push_back(piece);
-  }
-  return made;
 }
 
 std::int32_t Lowering::add_task(const Task& task) {

@@ -58,7 +58,7 @@ Task Lowering::tensor_task(StageUnit& u, const Piece& piece) {
   task.label = piece.label;
   task.bytes = task.rank_bytes = piece.bytes;
   if (kinds_[u.kind].is_local) {
-    task.seconds = choice.seconds(piece.bytes);
+    task.seconds = std::max(0.0, choice.seconds(piece.bytes) - piece.hidden_s);
   } else {
     const std::string name = "tensor " + std::to_string(replicas.front()) + " " +
                              std::to_string(u.stage) + " " + collective_name(piece.collective) +
@@ -82,13 +82,15 @@ Task Lowering::tensor_task(StageUnit& u, const Piece& piece) {
 std::int32_t Lowering::add_tensor_collective(StageUnit& u, const Piece& piece, std::int32_t chunk,
                                              std::int32_t micro_batch) {
   // A unit has a handful of different collectives, asked for thousands of times.
-  const auto same = [&](const Task& made) {
-    return made.bytes == piece.bytes && made.label == piece.label;
+  const auto same = [&](const TensorPrototype& made) {
+    return made.task.bytes == piece.bytes && made.task.label == piece.label &&
+           made.hidden_s == piece.hidden_s;
   };
   auto prototype = std::find_if(u.tensor_tasks.begin(), u.tensor_tasks.end(), same);
   if (prototype == u.tensor_tasks.end())
-    prototype = u.tensor_tasks.insert(u.tensor_tasks.end(), tensor_task(u, piece));
-  Task task = *prototype;
+    prototype =
+        u.tensor_tasks.insert(u.tensor_tasks.end(), {piece.hidden_s, tensor_task(u, piece)});
+  Task task = prototype->task;
   task.chunk = static_cast<std::int16_t>(chunk);
   task.micro_batch = micro_batch;
   const std::int32_t id = add_task(task);

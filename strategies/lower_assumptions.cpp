@@ -44,6 +44,10 @@ void Lowering::state_assumptions() {
                                          : "a stage waits for its own sends");
   if (in_.model.tied_embeddings && !ends_meet(in_.schedule))
     say.push_back("first and last stage each keep the tied embedding and sum its gradients");
+  if (plan_.tp > 1 && plan_.overlap.tensor)
+    say.push_back(
+        "in the backward, tensor collectives run beside the product that does not need them, and "
+        "slow it by the SMs they hold");
   say.push_back("link payload: NVLink 82 %, PCIe 85 %, network ports 96 % of the nominal rate");
   if (plan_.pp > 1) {
     // NCCL uses two channels, so two thread blocks, for a transfer to a peer over the network

@@ -6,11 +6,11 @@
 #include <tuple>
 #include <vector>
 
-#include "plan/rank_map.h"
 #include "strategies/collective_cost.h"
 #include "strategies/collective_flows.h"
 #include "strategies/flow_folding.h"
 #include "strategies/lower.h"
+#include "plan/rank_map.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
 
@@ -22,6 +22,7 @@ struct Piece {
   std::int32_t segment = -1;
   CollectiveKind collective = CollectiveKind::AllReduce;
   double bytes = 0;
+  double hidden_s = 0;  ///< of a collective: beside the next piece
   std::int32_t label = 0;
   std::int32_t first_bucket = 0;  ///< the bucket of its items (pieces are cut between buckets)
 };
@@ -50,6 +51,12 @@ struct TransferLine {
   std::vector<std::int32_t> tails;
 };
 
+/// A tensor collective that is asked for again and again.
+struct TensorPrototype {
+  double hidden_s = 0;
+  Task task;
+};
+
 /// A stage of a simulated replica: its devices, and the tasks made for them so far.
 struct StageUnit {
   int replica_class = 0, stage = 0;
@@ -67,7 +74,7 @@ struct StageUnit {
   std::vector<BucketVisit> visits;                ///< of actions cut at buckets, in order
   std::vector<std::int32_t> last_reduction;       ///< by tensor device; −1: none of ZeRO-2, 3
   /// Prototypes of what is asked for again and again; the transfers are one a tensor device.
-  std::vector<Task> tensor_tasks;
+  std::vector<TensorPrototype> tensor_tasks;
   std::map<std::pair<bool, int>, TransferLine> transfers;  ///< by (forward?, receiving stage)
   /// By tensor device, of stages that hold copies of the same parameters; empty elsewhere.
   std::vector<std::int32_t> copy_reduction;
@@ -105,6 +112,7 @@ class Lowering {
   void make_programs(UnitKind& kind, int replica_class, int stage);
   ChunkExtent extent_of(int chunk) const;
   const std::vector<Piece>& pieces(StageUnit& unit, const PieceKey& key);
+  std::vector<ChunkItem> items_of(const StageUnit& unit, const PieceKey& key) const;
   std::vector<GpuId> tensor_group(int replica, int stage) const;
   void add_totals();
   void state_assumptions();

@@ -80,6 +80,7 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
     if (from.is_collective) {
       to.is_collective = true;
       to.collective = from.collective;
+      to.beside_next = from.beside_next;
       to.item.seconds = tensor_seconds_(from.collective, from.bytes);
       to.item.bytes = from.bytes;
       to.item.label =

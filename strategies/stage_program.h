@@ -16,6 +16,8 @@ struct ChunkItem {
   SegmentItem item;  ///< of a collective: its time in a tensor group that is alone on its node
   bool is_collective = false;
   CollectiveKind collective = CollectiveKind::AllReduce;
+  bool beside_next = false;  ///< a collective that the next item does not need
+  double hidden_s = 0;       ///< of a collective: taken from its time, since the next item hides it
   bool weight_gradient = false;  ///< moves to the WeightGradient action of a split backward
   std::int32_t bucket = 0;       ///< gradient bucket its unit (layer, embedding, head) is in
 };

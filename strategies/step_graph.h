@@ -35,10 +35,12 @@ const char* work_kind_name(WorkKind kind);
 struct SegmentItem {
   double seconds = 0;      ///< alone on the device, launch excluded
   double bytes = 0;        ///< payload of a folded collective
+  double hides_s = 0;      ///< of a tensor collective that runs beside this operator
   std::int32_t label = 0;  ///< index into StepGraph::labels
   std::int32_t layer = -1;
   std::int32_t launches = 0;  ///< of the segment up to and with this item; filled by add_segment
   WorkKind work = WorkKind::Gemm;
+  std::int32_t hidden_label = 0;  ///< of the collective beside it
 };
 
 /// Operators that a device does one after the other without waiting for anyone: one event of the

@@ -3,6 +3,7 @@
 #include <random>
 
 #include "plan/schedule.h"
+#include "strategies/tensor_overlap.h"
 #include "tests/catch.h"
 #include "tests/strategies/lowering_support.h"
 
@@ -45,6 +46,7 @@ Draw draw_symmetric(std::mt19937& random) {
   plan.overlap.gradients = random() % 2;
   plan.overlap.parameters = random() % 2;
   plan.overlap.pipeline = random() % 2;
+  plan.overlap.tensor = random() % 2;
   plan.bucket_bytes = 60e6;
   if (random() % 2) plan.rank_order = {Axis::Tensor, Axis::Context, Axis::Pipeline, Axis::Data};
   const int m = plan.pp * static_cast<int>(1 + random() % 3);
@@ -189,6 +191,46 @@ TEST_CASE("step by step and fluid ring collectives agree to 1 % on an idle netwo
   question.lowering.collectives = CollectiveDetail::Stepwise;
   const Simulated stepwise = simulate_plan(question, cluster, FlatCosts());
   CHECK(stepwise.metrics.step_time_s == Approx(fluid.metrics.step_time_s).epsilon(0.01));
+}
+
+TEST_CASE("an operator hides the collective beside it, slowed by the SMs that it holds") {
+  const auto pair = [](double collective_s, double operator_s) {
+    std::vector<ChunkItem> items(2);
+    items[0].is_collective = items[0].beside_next = true;
+    items[0].item.seconds = collective_s;
+    items[0].item.label = 7;
+    items[1].item.seconds = operator_s;
+    hide_tensor_collectives(items, [](CollectiveKind, double) { return 0.2; });
+    return items;
+  };
+  const auto covered = pair(1, 2);  // 0.8 of the operator is done when the collective ends
+  CHECK(covered[0].item.seconds == 0);
+  CHECK(covered[1].item.seconds == Approx(2.2));
+  CHECK(covered[1].item.hides_s == 1);
+  CHECK(covered[1].item.hidden_label == 7);
+  const auto longer = pair(3, 2);  // the operator takes 2 / 0.8
+  CHECK(longer[0].item.seconds == Approx(0.5));
+  CHECK(longer[1].item.seconds == Approx(2.5));
+  CHECK(longer[0].hidden_s == Approx(2.5));
+}
+
+TEST_CASE("tensor collectives beside products are hidden communication, none of it lost") {
+  Question question;
+  question.plan.tp = 8;
+  question.plan.sequence_parallel = GENERATE(false, true);
+  question.model = small_model(4);
+  question.workload = {2, 1024, 0};
+  const Cluster cluster = build(dgx_spec(1));
+  const auto tensor = static_cast<std::size_t>(CommKind::Tensor);
+  question.plan.overlap.tensor = false;
+  const DeviceMetrics apart = simulate_plan(question, cluster, FlatCosts()).of(Rank{0});
+  question.plan.overlap.tensor = true;
+  const DeviceMetrics beside = simulate_plan(question, cluster, FlatCosts()).of(Rank{0});
+  CHECK(apart.hidden_s[tensor] == 0);
+  CHECK(beside.hidden_s[tensor] > 0.1 * apart.exposed_s[tensor]);
+  CHECK(beside.hidden_s[tensor] + beside.exposed_s[tensor] == Approx(apart.exposed_s[tensor]));
+  CHECK(beside.bytes[tensor] == apart.bytes[tensor]);
+  CHECK(beside.busy_s() > apart.busy_s());
 }
 
 TEST_CASE("a slow node unfolds its replica and no other") {

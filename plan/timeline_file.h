@@ -1,0 +1,30 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plan/problem.h"
+#include "plan/timeline.h"
+
+namespace rehearse {
+
+/// What a file of the format timeline/1 holds: one step of a simulation with all its ranks, or
+/// several measured steps of one rank. Tags, ranks and what they represent are those of each step.
+struct TimelineFile {
+  std::string made_by;              ///< "rehearse run", "rehearse train"
+  std::string plan;                 ///< the plan's name
+  std::vector<std::int64_t> steps;  ///< which steps; 0 for a simulated one
+  std::vector<Timeline> timelines;  ///< of each step
+};
+
+/// As JSON. Events are rows of numbers, named by `columns`; a tag is a number of `tags`. Equal
+/// timelines give equal bytes. REQUIRES: at least one step; tags, ranks and represented are the
+/// same in all.
+std::string timeline_text(const TimelineFile& file);
+
+/// Reads one; mistakes become problems with their places, and nothing is returned.
+std::optional<TimelineFile> read_timeline(std::string_view text, const std::string& name,
+                                          Problems& problems);
+
+}  // namespace rehearse

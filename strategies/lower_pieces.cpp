@@ -1,0 +1,88 @@
+#include <algorithm>
+
+#include "strategies/lowering.h"
+#include "strategies/tensor_overlap.h"
+
+namespace rehearse {
+
+/// True for actions during which the tensor collectives are all that is on the network, so that
+/// they take their idle time and need no events of their own: no other stages, all replicas in
+/// step, and no reduction or gather beside them.
+bool Lowering::network_is_quiet(const PieceKey& key) const {
+  return plan_.pp == 1 && classes_.members.size() == 1 && !key.cut_at_buckets;
+}
+
+/// What an action executes: the items of its pass, tensor collectives beside the operators that
+/// hide them.
+std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& key) const {
+  const UnitKind& kind = kinds_[u.kind];
+  const ChunkProgram& program = kind.chunks[static_cast<std::size_t>(key.chunk)];
+  std::vector<ChunkItem> items;
+  for (const ChunkItem& item :
+       key.action == ActionKind::Forward ? program.forward : program.backward) {
+    const bool other_half = (key.action == ActionKind::InputGradient && item.weight_gradient) ||
+                            (key.action == ActionKind::WeightGradient && !item.weight_gradient);
+    if (other_half) {
+      if (!items.empty()) items.back().beside_next = false;  // what would hide it comes later
+    } else if (!item.is_collective || plan_.tp > 1) {
+      items.push_back(item);
+    }
+  }
+  // Across nodes the flows of a collective have no time known beforehand: it stays in line.
+  if (!plan_.overlap.tensor || !kind.is_local || plan_.tp == 1) return items;
+  const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
+  const std::vector<GpuId> group = tensor_group(replicas.front(), u.stage);
+  const CommunicatorShape shape = communicator_shape(cluster_, group);
+  const double sms = std::max(1, cluster_.gpu(group.front()).streaming_multiprocessors);
+  hide_tensor_collectives(items, [&](CollectiveKind collective, double bytes) {
+    return std::min(0.5, nccl_choice(collective, shape, bytes).channels / sms);
+  });
+  return items;
+}
+
+const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
+  UnitKind& kind = kinds_[u.kind];
+  const auto [at, is_new] = kind.pieces.try_emplace(key);
+  std::vector<Piece>& made = at->second;
+  if (!is_new) return made;
+  const bool collectives_are_tasks =
+      tensor_devices_ > 1 || (!kind.is_local && !network_is_quiet(key));
+  const double launch_s = in_.cost_models[static_cast<std::size_t>(kind.group)]->launch_s();
+
+  std::vector<SegmentItem> open;
+  std::int32_t bucket = -1;
+  const auto close = [&] {
+    if (open.empty()) return;
+    Piece piece;
+    piece.segment = add_segment(out_.graph, open, launch_s);
+    piece.first_bucket = bucket;
+    made.push_back(piece);
+    open.clear();
+  };
+  for (const ChunkItem& item : items_of(u, key)) {
+    if (key.cut_at_buckets && item.bucket != bucket) close();
+    bucket = item.bucket;
+    if (!item.is_collective || !collectives_are_tasks) {
+      open.push_back(item.item);
+      continue;
+    }
+    close();
+    Piece piece;
+    piece.is_collective = true;
+    piece.collective = item.collective;
+    piece.bytes = item.item.bytes;
+    piece.hidden_s = item.hidden_s;
+    piece.label = item.item.label;
+    piece.first_bucket = bucket;
+    made.push_back(piece);
+  }
+  close();
+  if (made.empty()) {  // a chunk without layers, embedding or head still takes its turn
+    Piece piece;
+    piece.segment = empty_segment_;
+    made.push_back(piece);
+  }
+  return made;
+}
+
+}  // namespace rehearse
