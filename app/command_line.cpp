@@ -42,6 +42,7 @@ class Parser {
     add_topology();
     add_fit();
     add_validate();
+    add_compare();
     add_data();
     add_profile();
     add_doctor();
@@ -125,6 +126,7 @@ class Parser {
     file(app, "--json", run_.json, "Write all results as result/1")->expected(0, 1);
     file(app, "--csv", run_.csv, "Write one row a plan and variant as CSV")->expected(0, 1);
     file(app, "--trace", run_.trace, "Write the fastest plan's timeline for Perfetto");
+    file(app, "--timeline", run_.timeline, "Write the fastest plan's timeline as timeline/1");
     file(app, "--plan-out", run_.plan_out, "Write the fastest plan as plan/1");
     choice(app, "--fidelity", texts_.fidelity, kFidelities,
            "Simulate one of identical replicas, every replica, or every GPU");
@@ -231,6 +233,20 @@ class Parser {
     return names;
   }
 
+  void add_compare() {
+    CLI::App* app = command(
+        "compare", "Lay a measured run beside its prediction, part by part",
+        "PREDICTED is a timeline of `rehearse run --timeline`, MEASURED one of `rehearse train`, "
+        "or\nthe folder where each rank left its own.");
+    file(app, "PREDICTED", compare_.predicted, "The predicted timeline")->required();
+    file(app, "MEASURED", compare_.measured, "The measured timelines")->required();
+    file(app, "--json", compare_.json, "Write all parts as JSON")->expected(0, 1);
+    file(app, "--trace", compare_.trace, "Write both timelines for Perfetto");
+    app->add_flag("--wide", compare_.wide, "All columns, however wide");
+    app->add_flag("-f,--force", compare_.force, "Overwrite existing files");
+    color(app);
+  }
+
   void add_data() {
     CLI::App* app = command(
         "data", "Make a token file of a text, for training on it",
@@ -306,6 +322,7 @@ class Parser {
     if (name == "run") return finish_run();
     const ColorMode color = color_mode();
     check_.color = list_.color = topology_.color = validate_.color = color;
+    compare_.color = color;
     if (name == "check") {
       if (check_.files.empty() && !check_.schema && !check_.reference)
         throw UsageError("check needs a scenario file", "or --schema, or --reference");
@@ -318,6 +335,11 @@ class Parser {
       if (app_.get_subcommand("validate")->count("--json") > 0 && validate_.json.empty())
         validate_.json = "-";
       return validate_;
+    }
+    if (name == "compare") {
+      if (app_.get_subcommand("compare")->count("--json") > 0 && compare_.json.empty())
+        compare_.json = "-";
+      return compare_;
     }
     if (name == "data") return data_;
     if (name == "profile") return profile_;
@@ -344,7 +366,9 @@ class Parser {
     // An option without its optional FILE prints to stdout.
     if (app->count("--json") > 0 && run_.json.empty()) run_.json = "-";
     if (app->count("--csv") > 0 && run_.csv.empty()) run_.csv = "-";
-    if ((run_.json == "-") + (run_.csv == "-") + (run_.trace == "-") + (run_.plan_out == "-") > 1)
+    if ((run_.json == "-") + (run_.csv == "-") + (run_.trace == "-") + (run_.timeline == "-") +
+            (run_.plan_out == "-") >
+        1)
       throw UsageError("only one result can go to stdout", "give the others a file");
     if (!texts_.shard.empty()) run_.shard = parse_shard(texts_.shard);
     return run_;
@@ -393,6 +417,7 @@ class Parser {
   ValidateOptions validate_;
   DoctorOptions doctor_;
   FitCommandOptions fit_;
+  CompareOptions compare_;
   DataOptions data_;
   ProfileOptions profile_;
   CompletionOptions completion_;

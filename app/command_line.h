@@ -20,7 +20,7 @@ struct Shard {
 
 struct RunOptions {
   std::vector<std::string> scenarios;
-  std::string output, json, csv, trace, plan_out;
+  std::string output, json, csv, trace, timeline, plan_out;
   LoweringOptions lowering;
   Shard shard;
   int jobs = 0;  ///< 0: all cores
@@ -70,6 +70,13 @@ struct FitCommandOptions {
   bool keep_samples = false, no_cross_validation = false, force = false;
 };
 
+struct CompareOptions {
+  std::string predicted, measured;  ///< timelines; `measured` may be a folder of them
+  std::string json, trace;
+  bool wide = false, force = false;
+  ColorMode color = ColorMode::Auto;
+};
+
 struct DataOptions {
   std::string action, text, output;
   bool force = false;
@@ -93,8 +100,8 @@ struct ShowText {
 };
 
 using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions,
-                             ValidateOptions, DoctorOptions, FitCommandOptions, DataOptions,
-                             ProfileOptions, CompletionOptions, ManOptions>;
+                             ValidateOptions, DoctorOptions, FitCommandOptions, CompareOptions,
+                             DataOptions, ProfileOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.
 class UsageError : public std::runtime_error {

@@ -20,8 +20,8 @@ namespace {
 /// Two results in one file would leave only the last.
 void refuse_bad_outputs(const RunOptions& options) {
   std::set<std::string> seen;
-  for (const std::string& path :
-       {options.output, options.json, options.csv, options.trace, options.plan_out}) {
+  for (const std::string& path : {options.output, options.json, options.csv, options.trace,
+                                  options.timeline, options.plan_out}) {
     if (path.empty() || path == "-") continue;
     if (!seen.insert(path).second)
       throw UsageError("two results are to go to " + path, "give each its own file");
@@ -46,7 +46,7 @@ std::optional<Chosen> chosen_plan(const RunResult& result) {
 
 void write_for_chosen(const RunResult& result, const RunOptions& options,
                       const EvaluationOptions& evaluation) {
-  if (options.trace.empty() && options.plan_out.empty()) return;
+  if (options.trace.empty() && options.timeline.empty() && options.plan_out.empty()) return;
   const auto chosen = chosen_plan(result);
   if (!chosen) {
     note("no plan fits, so no trace and no plan is written");
@@ -54,6 +54,9 @@ void write_for_chosen(const RunResult& result, const RunOptions& options,
   }
   if (!options.trace.empty())
     write_result(options.trace, trace_of(*chosen->variant, chosen->plan, evaluation),
+                 options.force);
+  if (!options.timeline.empty())
+    write_result(options.timeline, timeline_of(*chosen->variant, chosen->plan, evaluation),
                  options.force);
   if (!options.plan_out.empty())
     write_result(options.plan_out, plan_file_of(*chosen->variant, chosen->plan), options.force);
@@ -68,6 +71,7 @@ void say_what_was_written(const RunOptions& options, bool has_chosen) {
   say(options.csv, "CSV");
   if (!has_chosen) return;
   say(options.trace, "timeline, open it at ui.perfetto.dev");
+  say(options.timeline, "timeline/1");
   say(options.plan_out, "plan/1");
 }
 
@@ -100,8 +104,8 @@ void say_phases(const RunResult& result, double wall_s) {
 void print_result(const RunResult& result, const RunOptions& options) {
   if (!options.json.empty()) write_result(options.json, result_json(result), options.force);
   if (!options.csv.empty()) write_result(options.csv, result_csv(result), options.force);
-  const bool stdout_is_taken =
-      options.json == "-" || options.csv == "-" || options.trace == "-" || options.plan_out == "-";
+  const bool stdout_is_taken = options.json == "-" || options.csv == "-" || options.trace == "-" ||
+                               options.timeline == "-" || options.plan_out == "-";
   if (stdout_is_taken && options.output.empty()) return;
   const bool to_file = !options.output.empty() && options.output != "-";
   const ReportStyle style{.width = options.wide ? std::size_t{0} : std::size_t{100},

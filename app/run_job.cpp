@@ -7,6 +7,7 @@
 
 #include "app/trace.h"
 #include "plan/ensure.h"
+#include "plan/timeline_file.h"
 #include "planner/outcome_codec.h"
 #include "planner/worker_pool.h"
 
@@ -131,21 +132,46 @@ RunResult evaluate_all(const RunRequest& request, const std::function<void(std::
   return result;
 }
 
-std::string trace_of(const VariantResult& variant, std::size_t plan,
-                     const EvaluationOptions& options) {
+namespace {
+
+using TimelineWriter = std::function<std::string(const PlanOutcome&, const Cluster&)>;
+
+/// Simulates one plan of a variant again, in a worker process, and writes its timeline.
+std::string written_timeline(const VariantResult& variant, std::size_t plan,
+                             const EvaluationOptions& options, const TimelineWriter& write) {
   EvaluationOptions traced = options;
   traced.keep_timeline = true;
   const Scenario& scenario = variant.variant.scenario;
-  const WorkerTask task{
-      "the timeline of plan \"" + scenario.plans[plan].name + "\"", [&] {
-        Problems problems;
-        const auto cluster = build_cluster(scenario.cluster, "", problems);
-        ensure(cluster.has_value(), "a cluster that was built builds again");
-        const PlanOutcome outcome =
-            evaluate(scenario.model, scenario.workload, *cluster, scenario.plans[plan], traced);
-        return chrome_trace(outcome.timeline, outcome.plan, cluster->gpus_in_node(0));
-      }};
+  const WorkerTask task{"the timeline of plan \"" + scenario.plans[plan].name + "\"", [&] {
+                          Problems problems;
+                          const auto cluster = build_cluster(scenario.cluster, "", problems);
+                          ensure(cluster.has_value(), "a cluster that was built builds again");
+                          const PlanOutcome outcome =
+                              evaluate(scenario.model, scenario.workload, *cluster,
+                                       scenario.plans[plan], traced);
+                          return write(outcome, *cluster);
+                        }};
   return std::move(run_in_workers({task}, 1)[0]);
+}
+
+}  // namespace
+
+std::string trace_of(const VariantResult& variant, std::size_t plan,
+                     const EvaluationOptions& options) {
+  return written_timeline(
+      variant, plan, options, [](const PlanOutcome& outcome, const Cluster& cluster) {
+        return chrome_trace(outcome.timeline, outcome.plan, cluster.gpus_in_node(0));
+      });
+}
+
+std::string timeline_of(const VariantResult& variant, std::size_t plan,
+                        const EvaluationOptions& options) {
+  return written_timeline(variant, plan, options, [](const PlanOutcome& outcome, const Cluster&) {
+    return timeline_text({.made_by = "rehearse run",
+                          .plan = outcome.plan.name,
+                          .steps = {0},
+                          .timelines = {outcome.timeline}});
+  });
 }
 
 }  // namespace rehearse

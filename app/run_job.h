@@ -33,6 +33,10 @@ std::size_t evaluation_count(const RunRequest& request);
 std::string trace_of(const VariantResult& variant, std::size_t plan,
                      const EvaluationOptions& options);
 
+/// The same as timeline/1 (plan/timeline_file.h).
+std::string timeline_of(const VariantResult& variant, std::size_t plan,
+                        const EvaluationOptions& options);
+
 /// Builds a variant's cluster. Problems get the file and pointers into it.
 std::optional<Cluster> build_cluster(const ClusterSpec& spec, const std::string& path,
                                      Problems& problems);
