@@ -22,6 +22,11 @@ struct ClusterSize {
   std::int32_t gpus = 0, nodes = 0;
 };
 
+EvaluationOptions with_profiles(EvaluationOptions options, const Scenario& scenario) {
+  options.profile_files = scenario.profile_files;
+  return options;
+}
+
 std::string work_on(const Variant& variant, std::size_t plan, const std::string& path,
                     const EvaluationOptions& options) {
   Problems problems;
@@ -31,8 +36,8 @@ std::string work_on(const Variant& variant, std::size_t plan, const std::string&
   const ClusterSize size{cluster->gpu_count(), cluster->node_count()};
   std::string message(1, kOutcome);
   message.append(reinterpret_cast<const char*>(&size), sizeof size);
-  message += pack_outcome(
-      evaluate(scenario.model, scenario.workload, *cluster, scenario.plans[plan], options));
+  message += pack_outcome(evaluate(scenario.model, scenario.workload, *cluster,
+                                   scenario.plans[plan], with_profiles(options, scenario)));
   return message;
 }
 
@@ -139,9 +144,9 @@ using TimelineWriter = std::function<std::string(const PlanOutcome&, const Clust
 /// Simulates one plan of a variant again, in a worker process, and writes its timeline.
 std::string written_timeline(const VariantResult& variant, std::size_t plan,
                              const EvaluationOptions& options, const TimelineWriter& write) {
-  EvaluationOptions traced = options;
-  traced.keep_timeline = true;
   const Scenario& scenario = variant.variant.scenario;
+  EvaluationOptions traced = with_profiles(options, scenario);
+  traced.keep_timeline = true;
   const WorkerTask task{"the timeline of plan \"" + scenario.plans[plan].name + "\"", [&] {
                           Problems problems;
                           const auto cluster = build_cluster(scenario.cluster, "", problems);

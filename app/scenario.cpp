@@ -1,10 +1,14 @@
 #include "app/scenario.h"
 
+#include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <tuple>
 
 #include "app/scenario_table.h"
 #include "app/variants.h"
+#include "kernels/profile_file.h"
 #include "plan/noun_tables.h"
 
 namespace rehearse {
@@ -125,8 +129,41 @@ class ScenarioReader {
     ScenarioText text;
     if (!scenario_table().read(given, reading, text)) return;
     Scenario scenario = resolved(text);
+    if (!read_profiles(given, text, reading, scenario)) return;
     if (check_cluster(scenario.cluster, expanded, reading))
       variants_.push_back({name, std::move(scenario)});
+  }
+
+  /// Finds the profiles' files and reads each to hear what is wrong with it.
+  bool read_profiles(const JsonValue& given, const ScenarioText& text, Reading& reading,
+                     Scenario& into) {
+    const int before = reading.problem_count();
+    for (std::size_t i = 0; i < text.profiles.size(); ++i) {
+      const std::string path = (reading.folder() / text.profiles[i]).string();
+      into.profile_files.push_back(path);
+      if (!checked_profiles_.insert(path).second) continue;
+      Problems found;
+      const auto profile = read_file(path, found);
+      const bool is_priced =
+          profile && std::any_of(into.cluster.groups.begin(), into.cluster.groups.end(),
+                                 [&](const auto& g) { return g.node.gpu.id == profile->gpu; });
+      const Reading::Inside list(reading, "profiles");
+      const Reading::Inside item(reading, i);
+      const std::uint32_t offset = given.find("profiles")->items[i].offset;
+      if (!profile && found.empty()) reading.problem(offset, "there is no file " + path);
+      for (const Problem& problem : found.all()) reading.pass_on(problem);
+      if (profile && !is_priced)
+        reading.problem(offset, "it is of the GPU \"" + profile->gpu +
+                                    "\", and the cluster has none with this id");
+    }
+    return reading.problem_count() == before;
+  }
+
+  static std::optional<Profile> read_file(const std::string& path, Problems& problems) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in) return std::nullopt;
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    return read_profile(text, path, problems);
   }
 
   /// Builds the cluster once for each that differs, to hear what is wrong with it.
@@ -163,7 +200,7 @@ class ScenarioReader {
   int count_ = 0;
   std::vector<Variant> variants_;
   std::set<std::tuple<int, int, std::string>> said_;
-  std::set<std::string> checked_clusters_;
+  std::set<std::string> checked_clusters_, checked_profiles_;
 };
 
 }  // namespace

@@ -20,7 +20,8 @@ struct Scenario {
   Model model;
   ClusterSpec cluster;
   Workload workload;
-  std::vector<Plan> plans;  ///< one or more, each with a name
+  std::vector<Plan> plans;                 ///< one or more, each with a name
+  std::vector<std::string> profile_files;  ///< checked; price the GPUs whose id they have
 };
 
 /// A variation of the scenario: a what-if or one point of its sweep.

@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kMostPlans = 1000;
 constexpr double kMostWhatIfs = 1000;
+constexpr double kMostProfiles = 100;
 
 const FieldTable<WhatIf>& what_if_table() {
   static const FieldTable<WhatIf> table =
@@ -65,6 +66,9 @@ const FieldTable<ScenarioText>& scenario_table() {
           .object("plan", &ScenarioText::plan, plan_table(), "how the work is spread")
           .objects("plans", &ScenarioText::plans, plan_table(), {1, kMostPlans},
                    "several plans to compare, in place of plan")
+          .texts("profiles", &ScenarioText::profiles, {0, kMostProfiles},
+                 "files of own measurements (profile/1), from this file's folder; each prices the "
+                 "GPUs whose id it has")
           .objects("what_if", &ScenarioText::what_if, what_if_table(), {0, kMostWhatIfs},
                    "variations, each simulated beside the scenario as described")
           .free("sweep", R"({"/cluster/nodes": [64, 128, 256]})",

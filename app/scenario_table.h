@@ -20,6 +20,7 @@ struct ScenarioText {
   Plan plan;
   std::vector<Plan> plans;
   std::vector<WhatIf> what_if;
+  std::vector<std::string> profiles;
 };
 const FieldTable<ScenarioText>& scenario_table();
 

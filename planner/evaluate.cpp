@@ -8,11 +8,11 @@
 #include "plan/ensure.h"
 #include "plan/noun_tables.h"
 #include "plan/plan_schedule.h"
+#include "plan/rank_map.h"
 #include "planner/evidence.h"
 #include "planner/gpu_costs.h"
 #include "sim/simulate.h"
 #include "strategies/layer_split.h"
-#include "plan/rank_map.h"
 
 namespace rehearse {
 namespace {
@@ -123,7 +123,8 @@ class Evaluation {
     const double launch_s =
         host_launch_s(options_.framework, model_, outcome_.plan, workload_.seq_len);
     for (const NodeGroup& group : cluster_.spec().groups) {
-      owned_models_.push_back(with_launch(gpu_cost_model(group.node.gpu), launch_s));
+      owned_models_.push_back(
+          with_launch(gpu_cost_model(group.node.gpu, options_.profile_files), launch_s));
       logs_.push_back(std::make_unique<EvidenceLog>(*owned_models_.back()));
       cost_models_.push_back(logs_.back().get());
     }

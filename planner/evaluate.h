@@ -19,8 +19,9 @@ namespace rehearse {
 struct EvaluationOptions {
   LoweringOptions lowering;
   bool keep_timeline = false;
-  bool simulate_when_too_big = true;  ///< also time plans that do not fit in memory
-  FrameworkCosts framework;           ///< what a step takes beside its kernels
+  bool simulate_when_too_big = true;       ///< also time plans that do not fit in memory
+  FrameworkCosts framework;                ///< what a step takes beside its kernels
+  std::vector<std::string> profile_files;  ///< profile/1: price the GPUs whose id they have
 };
 
 /// Where the program's own time went, for --verbose.

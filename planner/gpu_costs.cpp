@@ -1,9 +1,15 @@
 #include "planner/gpu_costs.h"
 
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <list>
 #include <mutex>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels/profile_catalogue.h"
+#include "kernels/profile_file.h"
 
 namespace rehearse {
 namespace {
@@ -32,6 +38,32 @@ const CostModel& shared_model(const DeviceFacts& device) {
   return *known.back().model;
 }
 
+/// A profile file that a scenario names, and its model; each file is read once. A list: models keep
+/// their places while others are added.
+struct FileModel {
+  std::string path, gpu;
+  std::unique_ptr<CostModel> model;
+};
+
+const FileModel& file_model(const std::string& path) {
+  static std::mutex mutex;
+  static std::list<FileModel> known;
+  const std::lock_guard lock(mutex);
+  for (const FileModel& entry : known)
+    if (entry.path == path) return entry;
+  std::ifstream in(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  if (!in) throw std::runtime_error("the profile " + path + " cannot be read");
+  Problems problems;
+  auto profile = read_profile(text, path, problems);
+  if (!profile) throw std::runtime_error(problems.text());
+  // The constants refer to the rates that were measured with them, whatever the scenario states.
+  const DeviceFacts device = profile->device;
+  const std::string gpu = profile->gpu;
+  known.push_back({path, gpu, profile_cost_model(std::move(*profile), device)});
+  return known.back();
+}
+
 class SharedCostModel final : public CostModel {
  public:
   explicit SharedCostModel(const CostModel& shared) : shared_(shared) {}
@@ -52,7 +84,8 @@ DeviceFacts device_facts(const GpuSpec& gpu) {
   facts.fp16_flops = gpu.fp16_flops;
   facts.fp8_flops = gpu.fp8_flops;
   facts.memory_bandwidth_bytes_per_s = gpu.memory_bandwidth_bytes_per_s;
-  facts.streaming_multiprocessors = gpu.streaming_multiprocessors;
+  // Of a GPU whose multiprocessors are not stated, all of it is one: no waves, no idle rest.
+  facts.streaming_multiprocessors = std::max(1, gpu.streaming_multiprocessors);
   facts.compute_capability = gpu.compute_capability;
   facts.gpu = gpu.id;
   facts.l2_bytes = gpu.l2_bytes;
@@ -60,7 +93,11 @@ DeviceFacts device_facts(const GpuSpec& gpu) {
   return facts;
 }
 
-std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu) {
+std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu,
+                                          const std::vector<std::string>& profile_files) {
+  for (const std::string& path : profile_files)
+    if (const FileModel& file = file_model(path); file.gpu == gpu.id)
+      return std::make_unique<SharedCostModel>(*file.model);
   return std::make_unique<SharedCostModel>(shared_model(device_facts(gpu)));
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "kernels/cost_model.h"
 #include "topologies/hardware.h"
@@ -9,9 +11,12 @@ namespace rehearse {
 /// What prices must know of a catalogue's or a scenario's GPU.
 DeviceFacts device_facts(const GpuSpec& gpu);
 
-/// Prices of a GPU in a long step: by its profile, one scaled from its architecture, or the
+/// Prices of a GPU in a long step: by the first of the profile files that is of its id, else by
+/// its shipped profile, one scaled from its architecture, or the
 /// roofline (kernels/profile_catalogue.h). Models of equal GPUs share their worked-out prices for
 /// as long as the program runs, so that comparing plans prices each shape once.
-std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu);
+/// Throws std::runtime_error where a file cannot be read or is no profile.
+std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu,
+                                          const std::vector<std::string>& profile_files = {});
 
 }  // namespace rehearse

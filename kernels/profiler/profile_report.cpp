@@ -118,6 +118,9 @@ Profile measured_profile(const std::string& table, const ProfileProvenance& prov
   constexpr double kNeverSplit_s = 1;
   for (GemmFit& fit : profile.gemm)
     fit.constants.split_s = std::min(fit.constants.split_s, kNeverSplit_s);
+  // A GPU's power limit slows long steps; a processor is measured for a minute without pause.
+  if (provenance.device.compute_capability == 0)
+    profile.sustained_rate = {.value = 1, .source = "as measured, for a minute without pause"};
   profile.launch_s = {.value = launch_s, .source = "measured: an operator of one element"};
   return profile;
 }

@@ -1,8 +1,12 @@
 #include "app/scenario.h"
 
+#include <unistd.h>
+
 #include <filesystem>
+#include <fstream>
 #include <set>
 
+#include "kernels/profile_file.h"
 #include "plan/noun_tables.h"
 #include "tests/golden.h"
 #include "topologies/cluster_reader.h"
@@ -30,6 +34,47 @@ std::string with(const std::string& more) {
              "cluster": {"node": "dgx-h100", "nodes": 128, "fabric": {"kind": "rail-optimized"}},
              "workload": {"global_batch": 1536, "tokens": "300e9"})" +
          more + "}";
+}
+
+TEST_CASE("A scenario names profiles from its own folder; each has to be of a GPU that it has") {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("rehearse-profiles-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  Profile profile;
+  profile.gpu = "cpu";
+  profile.stack = "test";
+  profile.device.gpu = "cpu";
+  profile.device.streaming_multiprocessors = 1;
+  profile.device.fp32_flops = 1e10;
+  profile.device.memory_bandwidth_bytes_per_s = 1e10;
+  std::ofstream(folder / "cpu.json") << write_profile(profile);
+  std::ofstream(folder / "broken.json") << "{\"schema\": \"profile/2\"}";
+  const auto read_with = [&](const std::string& gpu, const std::string& file, Problems& problems) {
+    return read_scenario(
+        R"({"schema": "scenario/1", "model": "gpt2", "workload": {"global_batch": 8},
+            "cluster": {"node": {"gpus": 1, "nics": 0, "nvswitch": false, "gpu": {"id": ")" +
+            gpu +
+            R"(", "memory": "4 GB", "memory_bandwidth": 1e10, "fp32_rate": 1e10, "pcie_bandwidth": 1e9}}},
+            "plan": {"precision": "fp32"}, "profiles": [")" +
+            file + "\"]}",
+        folder / "scenario.json", problems);
+  };
+  Problems none;
+  const auto good = read_with("cpu", "cpu.json", none);
+  INFO(none.text());
+  REQUIRE(good);
+  CHECK(good->variants[0].scenario.profile_files ==
+        std::vector<std::string>{(folder / "cpu.json").string()});
+  const auto refused = [&](const std::string& gpu, const std::string& file) {
+    Problems problems;
+    CHECK_FALSE(read_with(gpu, file, problems));
+    return problems.text();
+  };
+  CHECK(refused("gpu", "cpu.json").find("the cluster has none with this id") != std::string::npos);
+  CHECK(refused("cpu", "missing.json").find("there is no file") != std::string::npos);
+  CHECK(refused("cpu", "missing.json").find("/profiles/0") != std::string::npos);
+  CHECK(refused("cpu", "broken.json").find("broken.json") != std::string::npos);
+  std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("The shortest scenario takes names from the catalogue and defaults for the rest") {
