@@ -26,7 +26,7 @@ Linear attention_output(const LayerShape& shape, const LayerWidths& at) {
           .out = at.hidden,
           .column_parallel = false,
           .bias = shape.model.linear_bias,
-          .fp8 = at.fp8};
+          .fp8 = at.fp8_output};
 }
 
 Linear ffn_up(const LayerShape& shape, const LayerWidths& at) {
@@ -94,10 +94,46 @@ void residual_gradient(const LayerWidths& at, ItemList& items) {
                             3 * at.element_bytes * elements, elements));
 }
 
+/// A norm's result made again, and what its product keeps of it in fp8 plans.
+void repeat_norm(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  ItemList again;
+  again.add(norm_forward(shape, OperatorName::Norm));
+  const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  if (at.fp8)
+    again.add(memory_operator(
+        OperatorName::Cast, Pass::Forward,
+        fp8_cast_bytes(shape.fp8.scaling, elements, shape.fp8.weight_gradient), elements));
+  items.append(again.take(), true);
+}
+
+/// The block is one checkpoint: all of it is repeated from its input, as Megatron-LM does with its
+/// "mlp" module; the activation function alone is its own.
+void repeat_feed_forward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  const RepeatedParts repeated = repeated_parts(shape);
+  ItemList again;
+  if (repeated.ffn) {
+    if (repeated.norm) repeat_norm(shape, at, items);
+    linear_forward(shape, ffn_up(shape, at), again);
+    activation(shape, at, Pass::Forward, again);
+    linear_forward(shape, ffn_down(shape, at), again);
+  } else if (repeated.ffn_activation) {
+    activation(shape, at, Pass::Forward, again);
+    const auto width = static_cast<double>(at.tokens) * static_cast<double>(at.ffn);
+    if (at.fp8)
+      again.add(memory_operator(OperatorName::Cast, Pass::Forward,
+                                fp8_cast_bytes(shape.fp8.scaling, width, shape.fp8.weight_gradient),
+                                width));
+  }
+  items.append(again.take(), true);
+}
+
 void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  const RepeatedParts repeated = repeated_parts(shape);
   dropout_backward(at, items);
+  repeat_feed_forward(shape, at, items);
   linear_backward(shape, ffn_down(shape, at), items);
   activation(shape, at, Pass::InputGradient, items);
+  if (repeated.norm && !repeated.ffn) repeat_norm(shape, at, items);
   linear_backward(shape, ffn_up(shape, at), items);
   items.add(norm_backward(shape, OperatorName::Norm));
   residual_gradient(at, items);
@@ -106,14 +142,15 @@ void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemL
 void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
   dropout_backward(at, items);
   linear_backward(shape, attention_output(shape, at), items);
-  // Flash attention recomputes its scores by itself, so selective recomputation adds nothing.
-  if (shape.recompute == Recompute::Selective && shape.attention == AttentionKernel::Plain) {
+  const RepeatedParts repeated = repeated_parts(shape);
+  if (repeated.attention) {
     ItemList core;
     attention_core_forward(shape, core);
     items.append(core.take(), true);
   }
   attention_core_backward(shape, items);
   rope(shape, at, Pass::InputGradient, items);
+  if (repeated.norm) repeat_norm(shape, at, items);
   linear_backward(shape, qkv(shape, at), items);
   items.add(norm_backward(shape, OperatorName::Norm));
   residual_gradient(at, items);

@@ -8,6 +8,14 @@
 
 namespace rehearse {
 
+/// What selective recomputation drops after the forward and makes again in the backward.
+struct RepeatedParts {
+  bool attention = false;       ///< the core: scores, softmax, weighted values
+  bool norm = false;            ///< results of both norms
+  bool ffn = false;             ///< the feed-forward block, products and collectives
+  bool ffn_activation = false;  ///< the result of the activation function
+};
+
 /// The part of a model and a plan that one tensor rank's operators depend on.
 struct LayerShape {
   Model model;
@@ -19,6 +27,9 @@ struct LayerShape {
   bool sequence_parallel = false;
   bool vocabulary_parallel = true;
   Recompute recompute = Recompute::None;
+  RepeatedParts repeated;     ///< selective; none named: the attention core where it is plain
+  int recompute_layers = -1;  ///< layers of each chunk that recompute, from its first; −1: all
+  Fp8Recipe fp8;
   AttentionKernel attention = AttentionKernel::Flash;
   Precision precision = Precision::Bf16;
   Precision gradient_precision = Precision::Fp32;
@@ -27,6 +38,13 @@ struct LayerShape {
   std::int64_t tokens() const { return micro_batch * seq_len / cp; }  ///< a rank handles
 };
 LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len);
+
+/// The shape of one layer, where layers differ: those behind a chunk's `recompute_layers` keep
+/// their activations, and the `bf16_ends` of an fp8 model stay in 16 bits. `index` counts from the
+/// chunk's first layer.
+LayerShape shape_of_layer(const LayerShape& shape, int layer, int index);
+/// What a layer of this shape repeats by name; all false unless it recomputes selectively.
+RepeatedParts repeated_parts(const LayerShape& shape);
 
 enum class CollectiveKind : std::uint8_t {
   AllReduce,
@@ -95,6 +113,8 @@ double boundary_bytes(const LayerShape& shape);
 /// Parameters held by one tensor rank: split matrices divided by tp, norms and row-parallel
 /// biases replicated.
 double layer_parameters_per_rank(const LayerShape& shape);
+/// Of these, the elements of matrices whose products are fp8; 0 in other precisions.
+double fp8_parameters_per_rank(const LayerShape& shape);
 double embedding_parameters_per_rank(const LayerShape& shape);
 /// Final norm and head; a tied head still needs its own copy where the stage is not the first.
 double head_parameters_per_rank(const LayerShape& shape, bool with_table);

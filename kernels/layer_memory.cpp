@@ -26,7 +26,7 @@ void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<Sa
     kept.push_back({"attention log-sum-exp",
                     kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.heads)});
     // In other precisions the result is the output projection's input, which is kept anyway.
-    if (at.fp8)
+    if (at.fp8_output && shape.fp8.weight_gradient)
       kept.push_back({"attention result", at.element_bytes * static_cast<double>(at.tokens) *
                                               static_cast<double>(at.query)});
     return;
@@ -38,13 +38,11 @@ void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<Sa
   kept.push_back({"attention dropout result", at.element_bytes * square});
 }
 
-bool keeps_core(const LayerShape& shape) {
-  return shape.attention == AttentionKernel::Flash || shape.recompute == Recompute::None;
-}
-
-std::vector<SavedTensor> all_tensors(const LayerShape& shape, bool with_core) {
+/// What the forward keeps where the backward makes `repeated` again.
+std::vector<SavedTensor> all_tensors(const LayerShape& shape, const RepeatedParts& repeated) {
   const LayerWidths at(shape);
-  const double linear_bytes = at.fp8 ? bytes_of(Precision::Fp8) : at.element_bytes;
+  const double linear_bytes = at.kept_bytes;
+  const double output_bytes = at.fp8_output ? at.kept_bytes : at.element_bytes;
   const auto tokens = static_cast<double>(at.tokens);
   const auto whole = [&](std::int64_t width) { return tokens * static_cast<double>(width); };
   const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
@@ -52,17 +50,18 @@ std::vector<SavedTensor> all_tensors(const LayerShape& shape, bool with_core) {
 
   std::vector<SavedTensor> kept;
   kept.push_back({"attention norm input", byte * split});
-  kept.push_back({"qkv input", linear_bytes * split});
+  if (!repeated.norm) kept.push_back({"qkv input", linear_bytes * split});
   kept.push_back({"queries", byte * whole(at.query)});
   kept.push_back({"keys", byte * whole(at.key)});
   kept.push_back({"values", byte * whole(at.key)});
-  if (with_core) core_tensors(shape, at, kept);
-  kept.push_back({"attention_output input", linear_bytes * whole(at.query)});
+  if (!repeated.attention) core_tensors(shape, at, kept);
+  kept.push_back({"attention_output input", output_bytes * whole(at.query)});
   if (at.dropout) kept.push_back({"attention residual mask", split});
   kept.push_back({"ffn norm input", byte * split});
-  kept.push_back({"ffn_up input", linear_bytes * split});
-  kept.push_back({"ffn_activation input", byte * whole(at.ffn_up)});
-  kept.push_back({"ffn_down input", linear_bytes * whole(at.ffn)});
+  if (!repeated.norm) kept.push_back({"ffn_up input", linear_bytes * split});
+  if (!repeated.ffn) kept.push_back({"ffn_activation input", byte * whole(at.ffn_up)});
+  if (!repeated.ffn && !repeated.ffn_activation)
+    kept.push_back({"ffn_down input", linear_bytes * whole(at.ffn)});
   if (at.dropout) kept.push_back({"ffn residual mask", split});
   return kept;
 }
@@ -77,7 +76,7 @@ double sum(const std::vector<SavedTensor>& tensors) {
 
 std::vector<SavedTensor> layer_saved_tensors(const LayerShape& shape) {
   if (shape.recompute == Recompute::Full) return {{"layer input", boundary_bytes(shape)}};
-  return all_tensors(shape, keeps_core(shape));
+  return all_tensors(shape, repeated_parts(shape));
 }
 
 double layer_backward_workspace_bytes(const LayerShape& shape) {
@@ -98,11 +97,9 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
                                                            : 2 * byte * square_elements(shape, at));
   double bytes = std::max({activation, product, core}) + boundary_bytes(shape);
   if (shape.recompute == Recompute::Full) {
-    bytes += sum(all_tensors(shape, true)) - boundary_bytes(shape);  // its input is the checkpoint
-  } else if (!keeps_core(shape)) {
-    std::vector<SavedTensor> recomputed;
-    core_tensors(shape, at, recomputed);
-    bytes += sum(recomputed);
+    bytes += sum(all_tensors(shape, {})) - boundary_bytes(shape);  // its input is the checkpoint
+  } else {
+    bytes += sum(all_tensors(shape, {})) - sum(all_tensors(shape, repeated_parts(shape)));
   }
   return bytes;
 }

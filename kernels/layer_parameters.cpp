@@ -27,6 +27,13 @@ double layer_parameters_per_rank(const LayerShape& shape) {
   return count + 2 * norm_parameters(shape);
 }
 
+double fp8_parameters_per_rank(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  if (!at.fp8) return 0;
+  const std::int64_t output = at.fp8_output ? at.query : 0;
+  return static_cast<double>(at.hidden * (at.qkv + output + at.ffn_up + at.ffn));
+}
+
 double embedding_parameters_per_rank(const LayerShape& shape) {
   const LayerWidths at(shape);
   double count = table_parameters(shape, at);

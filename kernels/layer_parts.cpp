@@ -17,6 +17,14 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len) {
   shape.sequence_parallel = plan.sequence_parallel && plan.tp > 1;
   shape.vocabulary_parallel = plan.vocabulary_parallel;
   shape.recompute = plan.recompute;
+  for (const std::string& part : plan.recompute_operators) {
+    shape.repeated.attention |= part == "attention";
+    shape.repeated.norm |= part == "norm";
+    shape.repeated.ffn |= part == "ffn";
+    shape.repeated.ffn_activation |= part == "ffn-activation";
+  }
+  shape.recompute_layers = plan.recompute_layers;
+  shape.fp8 = plan.fp8;
   shape.attention = plan.attention;
   shape.precision = plan.precision;
   shape.gradient_precision = plan.gradient_precision;
@@ -62,6 +70,9 @@ LayerWidths::LayerWidths(const LayerShape& shape) {
   element_bytes = bytes_of(activation_precision);
   gradient_bytes = bytes_of(shape.gradient_precision);
   dropout = shape.dropout > 0;
+  fp8_output = fp8 && shape.fp8.attention_output;
+  kept_bytes = fp8 && shape.fp8.weight_gradient ? bytes_of(Precision::Fp8) : element_bytes;
+  fp8_gathers = fp8 && shape.fp8.gathers;
 }
 
 void ItemList::add(const Operator& op) {

@@ -21,6 +21,10 @@ struct LayerWidths {
   double gradient_bytes;           ///< of an accumulated gradient
   Precision activation_precision;  ///< of everything but fp8 products
   bool tensor_parallel, dropout, fp8;
+  bool fp8_output;  ///< the projection after attention too
+  /// Of what linear layers keep for their weight gradients: fp8, or 16 bits where those are.
+  double kept_bytes;
+  bool fp8_gathers;  ///< sequence-parallel gathers move fp8
 };
 
 /// Collects the items of a piece of the model.
@@ -56,6 +60,10 @@ void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& it
 
 Operator norm_forward(const LayerShape& shape, OperatorName name);
 Operator norm_backward(const LayerShape& shape, OperatorName name);
+
+/// Traffic of casting a tensor of so many elements to fp8, as it is and, where something reads it
+/// so, transposed.
+double fp8_cast_bytes(Fp8Scaling scaling, double elements, bool transposed);
 
 /// Weight gradients, and the gathers only they need, after everything else; order kept.
 std::vector<LayerItem> with_weight_gradients_last(std::vector<LayerItem> items);

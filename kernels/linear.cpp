@@ -5,19 +5,20 @@
 // three products: the forward, the gradient of its input and the gradient of its weights. The
 // last adds into the gradient buffer, in fp32 where gradients are fp32.
 //
-// In fp8 plans an operand is cast from bf16 and stored twice, as it is and transposed, since fp8
-// tensor cores take one layout only (Transformer Engine's cast_transpose): 2 + 1 + 1 bytes.
+// In fp8 plans an operand is cast from 16 bits. Its own product reads it as it is, the weight
+// gradient transposed, since fp8 tensor cores take one layout only: it is stored twice where
+// weight gradients are fp8 (Transformer Engine's cast_transpose), once where they are not.
 
 #include "kernels/layer_parts.h"
 
 namespace rehearse {
 namespace {
 
-constexpr double kCastBytes = 4;
-
-void cast(std::int64_t elements, Pass pass, ItemList& items) {
+void cast(const LayerShape& shape, std::int64_t elements, Pass pass, ItemList& items) {
   const auto count = static_cast<double>(elements);
-  items.add(memory_operator(OperatorName::Cast, pass, kCastBytes * count, count));
+  items.add(memory_operator(OperatorName::Cast, pass,
+                            fp8_cast_bytes(shape.fp8.scaling, count, shape.fp8.weight_gradient),
+                            count));
 }
 
 /// dW[out, in] = dYᵀ[out, T] · X[T, in], added to what earlier micro-batches left.
@@ -31,15 +32,39 @@ Operator weight_gradient(const LayerShape& shape, const LayerWidths& at, const L
   return op;
 }
 
+/// Bytes of an element of a sequence-parallel gather before a product.
+double gathered_bytes(const LayerWidths& at, const Linear& linear) {
+  return linear.fp8 && at.fp8_gathers ? bytes_of(Precision::Fp8) : at.element_bytes;
+}
+
 }  // namespace
+
+double fp8_cast_bytes(Fp8Scaling scaling, double elements, bool transposed) {
+  const double copies = transposed ? 2 : 1;
+  double bytes = 2 + copies;  // read in 16 bits, written in 8
+  switch (scaling) {
+    case Fp8Scaling::Delayed:
+      break;
+    case Fp8Scaling::Current:  // the largest value of the tensor is looked for first
+      bytes += 2;
+      break;
+    case Fp8Scaling::Block:  // an fp32 scale for 128 elements
+      bytes += copies * 4 / 128;
+      break;
+    case Fp8Scaling::Mx:  // a power of two in a byte for 32 elements
+      bytes += copies / 32;
+      break;
+  }
+  return bytes * elements;
+}
 
 void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& items) {
   const LayerWidths at(shape);
   const auto tokens = static_cast<double>(at.tokens);
   if (at.tensor_parallel && linear.column_parallel && shape.sequence_parallel)
     items.collective(CollectiveKind::AllGather, linear.name, Pass::Forward,
-                     at.element_bytes * tokens * static_cast<double>(linear.in));
-  if (linear.fp8) cast(at.tokens * linear.in, Pass::Forward, items);
+                     gathered_bytes(at, linear) * tokens * static_cast<double>(linear.in));
+  if (linear.fp8) cast(shape, at.tokens * linear.in, Pass::Forward, items);
   // A column-parallel bias is added in the product's epilogue, a row-parallel one with the
   // residual.
   items.add(gemm(linear.name, Pass::Forward, linear.fp8 ? Precision::Fp8 : at.activation_precision,
@@ -54,22 +79,24 @@ void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& it
   const LayerWidths at(shape);
   const auto tokens = static_cast<double>(at.tokens);
   const Precision precision = linear.fp8 ? Precision::Fp8 : at.activation_precision;
+  const Precision weight_precision =
+      linear.fp8 && shape.fp8.weight_gradient ? Precision::Fp8 : at.activation_precision;
   const double input_elements = tokens * static_cast<double>(linear.in);
   const bool column = at.tensor_parallel && linear.column_parallel;
   const bool gathers = at.tensor_parallel && shape.sequence_parallel;
 
   if (gathers && !linear.column_parallel)
     items.collective(CollectiveKind::AllGather, linear.name, Pass::InputGradient,
-                     at.element_bytes * tokens * static_cast<double>(linear.out));
-  if (linear.fp8) cast(at.tokens * linear.out, Pass::InputGradient, items);
+                     gathered_bytes(at, linear) * tokens * static_cast<double>(linear.out));
+  if (linear.fp8) cast(shape, at.tokens * linear.out, Pass::InputGradient, items);
   if (gathers && linear.column_parallel)  // the saved input is split; only dW needs it whole
     items.collective(CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
-                     bytes_of(precision) * input_elements, true);
+                     bytes_of(weight_precision) * input_elements, true);
   items.add(gemm(linear.name, Pass::InputGradient, precision, at.tokens, linear.in, linear.out));
   if (column)
     items.collective(gathers ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
                      linear.name, Pass::InputGradient, at.element_bytes * input_elements, true);
-  items.add(weight_gradient(shape, at, linear, precision));
+  items.add(weight_gradient(shape, at, linear, weight_precision));
   if (linear.bias) {
     const auto rows = static_cast<double>(linear.column_parallel ? at.tokens : at.split_tokens);
     const double summed = rows * static_cast<double>(linear.out);

@@ -20,6 +20,10 @@ const char* stream_name(Stream stream) {
       return "pipeline_backward";
     case Stream::Host:
       return "host";
+    case Stream::ToHost:
+      return "to_host";
+    case Stream::FromHost:
+      return "from_host";
   }
   ensure(false, "a stream has one of the named values");
   return "";

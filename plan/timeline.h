@@ -12,9 +12,11 @@ enum class Stream : std::uint8_t {
   Parameter,  ///< ZeRO-3's gathers
   PipelineForward,
   PipelineBackward,
-  Host
+  Host,     ///< what the host's cores do
+  ToHost,   ///< copies to host memory
+  FromHost  ///< and back
 };
-inline constexpr int kStreamCount = 7;
+inline constexpr int kStreamCount = 9;
 const char* stream_name(Stream stream);
 
 /// Something a rank's stream did. Simulated and measured runs record the same events.

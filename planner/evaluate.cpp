@@ -5,6 +5,8 @@
 #include <cmath>
 #include <memory>
 
+#include <fmt/format.h>
+
 #include "plan/ensure.h"
 #include "plan/noun_tables.h"
 #include "plan/plan_schedule.h"
@@ -12,6 +14,7 @@
 #include "planner/evidence.h"
 #include "planner/gpu_costs.h"
 #include "sim/simulate.h"
+#include "strategies/host_rates.h"
 #include "strategies/layer_split.h"
 
 namespace rehearse {
@@ -56,6 +59,17 @@ void add_precision_fault(const Plan& plan, const ClusterSpec& cluster,
   }
 }
 
+/// What is offloaded needs a way to the host.
+void add_host_link_fault(const Plan& plan, const ClusterSpec& cluster,
+                         std::vector<PlanFault>& faults) {
+  if (plan.offload == Offload()) return;
+  for (const NodeGroup& group : cluster.groups)
+    if (host_rates(group.node).copy_bytes_per_s <= 0)
+      return faults.push_back({.pointer = "/offload",
+                               .message = "no PCIe bandwidth is stated of " + group.node.gpu.name,
+                               .hint = "\"pcie_bandwidth\" of the GPU"});
+}
+
 /// The smallest memory of each stage's GPUs.
 std::vector<double> stage_capacities(const Plan& plan, const Cluster& cluster) {
   const RankMap ranks(plan);
@@ -94,13 +108,33 @@ class Evaluation {
     outcome_.plan = resolve(plan, cluster_.gpu_count());
     outcome_.faults = plan_faults(outcome_.plan, model_, workload_, cluster_.gpu_count());
     add_precision_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
+    add_host_link_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
     if (!outcome_.faults.empty()) return false;
 
     const auto count = micro_batches(outcome_.plan, workload_.global_batch);
     schedule_ = plan_schedule(outcome_.plan, static_cast<int>(count));
     if (outcome_.plan.balanced_split) balance_layers();
     fill_memory();
-    return true;
+    check_host_memory();
+    return outcome_.faults.empty();
+  }
+
+  /// Each GPU of a node may be of the stage that leaves the most to its host.
+  void check_host_memory() {
+    double most_bytes = 0;
+    for (const StageReport& stage : outcome_.stages)
+      most_bytes = std::max(most_bytes, stage.memory.host_bytes);
+    if (most_bytes <= 0) return;
+    for (const NodeGroup& group : cluster_.spec().groups) {
+      const double needed = most_bytes * group.node.gpus, there = group.node.host_memory_bytes;
+      if (there > 0 && needed > there)
+        outcome_.faults.push_back(
+            {.pointer = "/offload",
+             .message = fmt::format("{:.0f} GB are offloaded by the GPUs of a node, and its host "
+                                    "has {:.0f} GB",
+                                    needed * 1e-9, there * 1e-9),
+             .hint = "offload less, or shard it over more data ranks"});
+    }
   }
 
   void fill_memory() {

@@ -72,8 +72,8 @@ void transfer(Archive& archive, MemoryPart& value) {
 
 template <class Archive>
 void transfer(Archive& archive, StageMemory& value) {
-  auto& [stage, parts, in_flight] = value;
-  transfer_all(archive, stage, parts, in_flight);
+  auto& [stage, parts, in_flight, host_bytes] = value;
+  transfer_all(archive, stage, parts, in_flight, host_bytes);
 }
 
 template <class Archive>

@@ -26,6 +26,9 @@ class PlanChecker {
     check_ranges();
     if (!faults_.empty()) return std::move(faults_);
     check_supported();
+    check_recompute();
+    check_fp8();
+    check_offload();
     check_ranks();
     check_rank_order();
     check_model_split();
@@ -95,11 +98,6 @@ class PlanChecker {
     refuse(model_.latent.kv_rank > 0, "", "latent attention");
     refuse(model_.window > 0, "", "a sliding window");
     refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
-    refuse(plan_.recompute_layers >= 0, "/recompute_layers", "recomputation of some layers");
-    refuse(!plan_.recompute_operators.empty(), "/recompute_operators",
-           "recomputation of named operators");
-    refuse(plan_.offload != usual.offload, "/offload", "offload to host memory");
-    refuse(plan_.fp8 != usual.fp8, "/fp8", "an fp8 recipe");
     refuse(plan_.updates != usual.updates, "/updates", "another update than by all-reduce");
     refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
     refuse(plan_.rebalance_every > 0, "/rebalance_every", "rebalancing during a run");
@@ -107,6 +105,47 @@ class PlanChecker {
            "another placement of chunks than by range");
     refuse(workload_.documents != Documents(), "", "a distribution of document lengths");
     refuse(workload_.partition != Deal::Range, "", "another partition of samples than by range");
+  }
+
+  void check_recompute() {
+    if (plan_.recompute_layers >= 0 && plan_.recompute == Recompute::None)
+      add("/recompute_layers", "layers are named that recompute, but nothing is recomputed",
+          "\"recompute\": \"full\" or \"selective\"");
+    if (plan_.recompute_operators.empty()) return;
+    if (plan_.recompute != Recompute::Selective)
+      add("/recompute_operators", "operators are named that only selective recomputation repeats",
+          "\"recompute\": \"selective\"");
+    static const std::vector<std::string> known{"attention", "norm", "ffn", "ffn-activation"};
+    for (std::size_t i = 0; i < plan_.recompute_operators.size(); ++i)
+      if (std::find(known.begin(), known.end(), plan_.recompute_operators[i]) == known.end())
+        add("/recompute_operators",
+            fmt::format("\"{}\" cannot be repeated by itself", plan_.recompute_operators[i]),
+            "attention, norm, ffn or ffn-activation");
+  }
+
+  void check_offload() {
+    const Offload& offload = plan_.offload;
+    if (!(offload.activations >= 0 && offload.activations <= 1))
+      add("/offload/activations",
+          fmt::format("{} is not a share of activations", offload.activations));
+    if (!offload.gradients) return;
+    if (!offload.optimizer)
+      add("/offload/gradients", "gradients in host memory are for an optimizer there",
+          "\"optimizer\": true");
+    if (plan_.dp > 1 && (plan_.zero < 2 || !plan_.reduce_every_micro_batch))
+      add("/offload/gradients",
+          "data ranks reduce whole gradients at the step's end, and hold them on their GPUs "
+          "until then",
+          "\"zero\": 2 or 3 with \"reduce_every_micro_batch\"");
+  }
+
+  void check_fp8() {
+    if (plan_.fp8 == Fp8Recipe()) return;
+    if (plan_.precision != Precision::Fp8)
+      add("/fp8", "an fp8 recipe means nothing in another precision", "\"precision\": \"fp8\"");
+    if (2 * plan_.fp8.bf16_ends > model_.layers)
+      add("/fp8/bf16_ends", fmt::format("{} layers at each end are more than the {} of {}",
+                                        plan_.fp8.bf16_ends, model_.layers, model_.name));
   }
 
   void check_ranks() {

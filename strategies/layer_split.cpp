@@ -6,8 +6,8 @@
 #include <numeric>
 
 #include "plan/ensure.h"
-#include "strategies/collective_flows.h"
 #include "plan/rank_map.h"
+#include "strategies/collective_flows.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
 

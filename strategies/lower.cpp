@@ -216,6 +216,7 @@ LoweredStep Lowering::run() {
   make_data_teams();
   emit_gradient_reductions();
   emit_sharded_traffic();
+  emit_offload();
   emit_copy_reductions();
   emit_step_end();
   add_totals();

@@ -110,7 +110,8 @@ void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool
   // Where transfers run beside the action, it is cut so that they can start, or be waited for,
   // bucket by bucket.
   const bool is_forward = action.kind == ActionKind::Forward;
-  const bool shares = plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2);
+  const bool shares = (plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2)) ||
+                      (plan_.offload.gradients && !is_forward);
   const bool signals = shares || (completes && plan_.dp > 1 && plan_.overlap.gradients);
   const bool waits =
       shares || (opens && plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters);
@@ -121,6 +122,7 @@ void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool
   auto& reader = u.bucket_reader[static_cast<std::size_t>(action.chunk)];
 
   bool is_first = true;
+  std::vector<std::int32_t> tasks(devices);
   for (const Piece& piece : made) {
     const auto bucket = static_cast<std::size_t>(piece.first_bucket);
     std::int32_t shared = -1;
@@ -131,11 +133,12 @@ void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool
                                           : add_compute(u, static_cast<int>(t), piece, label,
                                                         action.chunk, action.micro_batch);
       if (is_first) u.action_first[index * devices + t] = id;
-      u.action_last[index * devices + t] = id;
+      u.action_last[index * devices + t] = tasks[t] = id;
       if (completes) ready[bucket * devices + t] = id;
       if (opens && reader[bucket * devices + t] < 0) reader[bucket * devices + t] = id;
     }
     if (shares) visit(u, index, piece, completes);
+    if (plan_.offload.activations > 0) visit_layer(u, action, piece.layer, tasks);
     // The first compute after a collective hangs on it alone; later ones on their own chain.
     if (!piece.is_collective) u.open_comm = -1;
     is_first = false;

@@ -48,6 +48,13 @@ void Lowering::state_assumptions() {
     say.push_back(
         "in the backward, tensor collectives run beside the product that does not need them, and "
         "slow it by the SMs they hold");
+  if (plan_.offload != Offload()) {
+    const HostRates rates = host_rates(cluster_.spec().groups.front().node);
+    say.push_back(fmt::format(
+        "host memory: copies at {:.1f} GB/s a GPU, its own work at {:.1f} GB/s (80 % of the "
+        "nominal bandwidth shared by the node's GPUs)",
+        rates.copy_bytes_per_s * 1e-9, rates.memory_bytes_per_s * 1e-9));
+  }
   say.push_back("link payload: NVLink 82 %, PCIe 85 %, network ports 96 % of the nominal rate");
   if (plan_.pp > 1) {
     // NCCL uses two channels, so two thread blocks, for a transfer to a peer over the network

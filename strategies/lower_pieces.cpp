@@ -50,18 +50,21 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
   const double launch_s = in_.cost_models[static_cast<std::size_t>(kind.group)]->launch_s();
 
   std::vector<SegmentItem> open;
-  std::int32_t bucket = -1;
+  std::int32_t bucket = -1, layer = -1;
   const auto close = [&] {
     if (open.empty()) return;
     Piece piece;
     piece.segment = add_segment(out_.graph, open, launch_s);
     piece.first_bucket = bucket;
+    piece.layer = layer;
     made.push_back(piece);
     open.clear();
   };
   for (const ChunkItem& item : items_of(u, key)) {
     if (key.cut_at_buckets && item.bucket != bucket) close();
+    if (plan_.offload.activations > 0 && item.item.layer != layer) close();
     bucket = item.bucket;
+    layer = item.item.layer;
     if (!item.is_collective || !collectives_are_tasks) {
       open.push_back(item.item);
       continue;
@@ -74,6 +77,7 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
     piece.hidden_s = item.hidden_s;
     piece.label = item.item.label;
     piece.first_bucket = bucket;
+    piece.layer = layer;
     made.push_back(piece);
   }
   close();

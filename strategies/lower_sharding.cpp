@@ -26,7 +26,7 @@ void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
     const std::int32_t id = add_team_collective(
         stage, t, team,
         {CollectiveKind::AllGather, CommKind::Parameter, Stream::Parameter,
-         parameters * parameter_bytes(), "weight all-gather", plan_.prefetch > 0});
+         gather_bytes(stage, visit.chunk, visit.bucket), "weight all-gather", plan_.prefetch > 0});
     const std::size_t ahead = static_cast<std::size_t>(plan_.prefetch) + 1;
     for (const int c : team.classes) {
       const StageUnit& u = unit(c, stage);
@@ -80,6 +80,7 @@ void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& sh
       if (!plan_.overlap.gradients && i + 1 < u.visits.size())
         edges_.add(task, u.visits[i + 1].first[at]);
       u.last_reduction[at] = task;
+      u.visit_reduction[{i, t}] = task;
     }
   }
 }

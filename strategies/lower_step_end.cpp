@@ -194,16 +194,26 @@ std::int32_t Lowering::add_step_compute(StageUnit& u, int t, std::int32_t segmen
   return add_compute(u, t, piece, labels_.of(label), -1, -1);
 }
 
-std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm) {
+double Lowering::stage_parameters(const StageUnit& u) const {
   double parameters = 0;
   for (int v = 0; v < in_.schedule.chunks; ++v)
     parameters += kinds_[u.kind].chunks[program_of(u.stage, v)].parameters();
-  const double owned = plan_.zero > 0 ? parameters / shard_ranks(plan_) : parameters;
+  return parameters;
+}
+
+double Lowering::owned_parameters(const StageUnit& u) const {
+  return stage_parameters(u) / (plan_.zero > 0 ? shard_ranks(plan_) : 1);
+}
+
+std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm) {
+  const double parameters = stage_parameters(u), owned = owned_parameters(u);
   const CostModel& costs = *in_.cost_models[static_cast<std::size_t>(kinds_[u.kind].group)];
   std::vector<SegmentItem> items;
   for (const Operator& op :
        optimizer_operators(parameters, owned, plan_.precision, plan_.gradient_precision)) {
     if ((op.name == OperatorName::GradientNorm) != norm) continue;
+    if (op.name == OperatorName::GradientNorm && plan_.offload.gradients) continue;
+    if (op.name == OperatorName::Adam && plan_.offload.optimizer) continue;
     SegmentItem item;
     const Cost cost = costs.cost(op);
     item.seconds = cost.seconds;
@@ -272,7 +282,9 @@ void Lowering::emit_step_end() {
     const std::int32_t norm = add_segment(out_.graph, optimizer_items(u, true), launch_s);
     segments.push_back({norm, add_segment(out_.graph, optimizer_items(u, false), launch_s)});
     for (int t = 0; t < tensor_devices_; ++t) {
+      const std::int32_t on_host = plan_.offload.gradients ? add_host_norm(u, t) : -1;
       const std::int32_t id = add_step_compute(u, t, norm, "gradient norm");
+      if (on_host >= 0) edges_.add(on_host, id);
       if (whole_team(u.stage, t).tail >= 0) edges_.add(whole_team(u.stage, t).tail, id);
       if (u.last_reduction[static_cast<std::size_t>(t)] >= 0)
         edges_.add(u.last_reduction[static_cast<std::size_t>(t)], id);
@@ -290,8 +302,11 @@ void Lowering::emit_step_end() {
     for (int t = 0; t < tensor_devices_; ++t) {
       StageUnit& u = units_[i];
       const std::int32_t sum = control[static_cast<std::size_t>(u.replica_class)];
+      const std::int32_t normed = sum >= 0 ? sum : u.tail[static_cast<std::size_t>(t)];
+      const std::int32_t on_host = plan_.offload.optimizer ? add_host_update(u, t, normed) : -1;
       const std::int32_t id = add_step_compute(u, t, segments[i].update_segment, "update");
       if (sum >= 0) edges_.add(sum, id);
+      if (on_host >= 0) edges_.add(on_host, id);
     }
   emit_parameter_gathers();
   wrap_gathers();
@@ -302,6 +317,15 @@ void Lowering::emit_step_end() {
 double Lowering::parameter_bytes() const {
   // fp8 plans keep, and gather, bf16 parameters.
   return bytes_of(plan_.precision == Precision::Fp8 ? Precision::Bf16 : plan_.precision);
+}
+
+double Lowering::gather_bytes(int stage, int chunk, int bucket) const {
+  const ChunkProgram& program =
+      kinds_[units_[static_cast<std::size_t>(stage)].kind].chunks[program_of(stage, chunk)];
+  const auto at = static_cast<std::size_t>(bucket);
+  const double whole = program.bucket_parameters[at] * parameter_bytes();
+  if (!plan_.fp8.gathers) return whole;
+  return whole - program.bucket_fp8_parameters[at] * (parameter_bytes() - bytes_of(Precision::Fp8));
 }
 
 void Lowering::emit_parameter_gathers() {

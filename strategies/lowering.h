@@ -6,11 +6,12 @@
 #include <tuple>
 #include <vector>
 
+#include "plan/rank_map.h"
 #include "strategies/collective_cost.h"
 #include "strategies/collective_flows.h"
 #include "strategies/flow_folding.h"
+#include "strategies/host_rates.h"
 #include "strategies/lower.h"
-#include "plan/rank_map.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
 
@@ -25,6 +26,7 @@ struct Piece {
   double hidden_s = 0;  ///< of a collective: beside the next piece
   std::int32_t label = 0;
   std::int32_t first_bucket = 0;  ///< the bucket of its items (pieces are cut between buckets)
+  std::int32_t layer = -1;        ///< likewise, where pieces are cut between layers
 };
 
 /// Which of a chunk's items an action executes, and where it is cut.
@@ -42,6 +44,23 @@ struct BucketVisit {
   ActionKind kind = ActionKind::Forward;
   bool completes = false;                 ///< the last gradients of the step for the bucket
   std::vector<std::int32_t> first, last;  ///< tasks, by tensor device
+};
+
+/// A stage's work on one layer in one action, in the order of the step; layer −1: embedding, head.
+struct LayerVisit {
+  std::int32_t layer = -1, micro_batch = 0, chunk = 0;
+  ActionKind kind = ActionKind::Forward;
+  std::vector<std::int32_t> first, last;  ///< tasks, by tensor device
+};
+
+/// A copy between a device and its host's memory that is still to be made into a task.
+struct HostCopy {
+  bool from_host = false;
+  double seconds = 0, bytes = 0;
+  const char* label = "";
+  std::int32_t order = 0;                   ///< task whose place in the step is the copy's
+  std::vector<std::int32_t> after, before;  ///< tasks
+  std::int32_t after_copy = -1;             ///< index of another copy
 };
 
 /// Transfers of one direction between two stages: what is asked for again and again, and the last
@@ -76,6 +95,10 @@ struct StageUnit {
   /// Prototypes of what is asked for again and again; the transfers are one a tensor device.
   std::vector<TensorPrototype> tensor_tasks;
   std::map<std::pair<bool, int>, TransferLine> transfers;  ///< by (forward?, receiving stage)
+  std::vector<LayerVisit> layer_visits;                    ///< of actions cut at layers, in order
+  std::map<std::pair<std::size_t, int>, std::int32_t> visit_reduction;  ///< by (visit, device)
+  /// Last task of the streams to, on and from the host; by tensor device.
+  std::map<std::pair<Stream, int>, std::int32_t> host_tails;
   /// By tensor device, of stages that hold copies of the same parameters; empty elsewhere.
   std::vector<std::int32_t> copy_reduction;
 };
@@ -156,6 +179,25 @@ class Lowering {
   std::int32_t add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call);
   double bucket_size(int stage, int chunk, int bucket) const;
 
+  // lower_offload.cpp: what lies in host memory
+  struct HostCall {
+    Stream stream;
+    double seconds, bytes;
+    const char* label;
+  };
+  HostRates host_rates_of(const StageUnit& unit) const;
+  std::int32_t add_host_task(StageUnit& unit, int t, const HostCall& call);
+  void visit_layer(StageUnit& unit, const Action& action, std::int32_t layer,
+                   const std::vector<std::int32_t>& tasks);
+  void plan_activation_copies(StageUnit& unit, int t, std::vector<HostCopy>& copies);
+  void plan_gradient_copies(StageUnit& unit, int t, std::vector<HostCopy>& copies);
+  void emit_offload();
+  double saved_bytes(const StageUnit& unit, int chunk, std::int32_t layer) const;
+  std::int32_t add_host_norm(StageUnit& unit, int t);
+  std::int32_t add_host_update(StageUnit& unit, int t, std::int32_t after);
+  double owned_parameters(const StageUnit& unit) const;
+  double stage_parameters(const StageUnit& unit) const;
+
   // lower_sharding.cpp: ZeRO-2, ZeRO-3, HSDP
   void emit_sharded_traffic();
   void emit_shard_gathers(int stage, int t, DataTeam& team);
@@ -163,6 +205,8 @@ class Lowering {
                              std::vector<DataTeam>& replicas);
   void wrap_gathers();
   double parameter_bytes() const;
+  /// What a gather of a bucket's weights moves.
+  double gather_bytes(int stage, int chunk, int bucket) const;
   std::int32_t add_ring_steps(int stage, int t, const DataTeam& team, CollectiveKind kind,
                               double latency_s, std::int32_t begin);
   std::vector<PhysicalFlow> ring_edge_flows(int stage, int t, const DataTeam& team,

@@ -12,6 +12,7 @@
 #include "strategies/memory.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/layer.h"
 #include "plan/ensure.h"
@@ -142,8 +143,9 @@ class MemoryModel {
   }
 
   StageMemory stage(int stage) const {
-    StageWalk walk(chunks(stage));
-    walk.run(schedule_.actions.at(static_cast<std::size_t>(stage)));
+    const std::vector<Action>& actions = schedule_.actions.at(static_cast<std::size_t>(stage));
+    StageWalk walk(chunks(stage, 1 - plan_.offload.activations));
+    walk.run(actions);
     const double parameters = stage_parameters(stage);
     const double weight_bytes = bytes_of(weight_precision());
     StageMemory memory;
@@ -153,18 +155,20 @@ class MemoryModel {
       if (bytes > 0) memory.parts.push_back({name, bytes});
     };
     part("weights", weight_bytes * (parameters / weight_shards() + gathered_parameters(stage)));
-    // Layers in fp8 hold their weights as they are and transposed beside the 16-bit ones.
-    if (plan_.precision == Precision::Fp8)
-      part("fp8 weights",
-           2 * bytes_of(Precision::Fp8) * layer_count(stage) * layer_parameters_per_rank(shape_));
-    part("gradients", bytes_of(plan_.gradient_precision) *
-                          (parameters / gradient_shards() + unreduced_parameters(stage)));
-    part("optimizer", optimizer_bytes() * parameters);
+    // Products in fp8 hold their weights as they are and transposed beside the 16-bit ones.
+    part("fp8 weights", 2 * bytes_of(Precision::Fp8) * fp8_parameters(stage));
+    const double whole_gradients = plan_.offload.gradients ? 0 : parameters / gradient_shards();
+    part("gradients",
+         bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
+    part("optimizer", plan_.offload.optimizer ? 0 : optimizer_bytes() * parameters);
     part("activations", walk.peak().activations);
     part("logits and loss", walk.peak().loss);
     part("workspace", walk.peak().workspace);
+    // Of two layers, one at work and one on its way.
+    part("offload buffers", 2 * plan_.offload.activations * largest_saved(stage));
     part("pipeline buffers", pipeline_buffer_bytes());
     part("framework", framework_bytes(plan_));
+    memory.host_bytes = host_bytes(stage, actions);
     return memory;
   }
 
@@ -178,6 +182,36 @@ class MemoryModel {
     const double master = plan_.precision == Precision::Fp32 ? 0 : kMasterBytes;
     const double shards = plan_.zero >= 1 ? static_cast<double>(shard_ranks(plan_)) * plan_.cp : 1;
     return (master + 2 * kMomentBytes) / shards;
+  }
+
+  double largest_saved(int stage) const {
+    double largest = 0;
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      for_each_layer(stage, chunk, [&](const LayerShape& layer) {
+        largest = std::max(largest, sum(layer_saved_tensors(layer)));
+      });
+    return largest;
+  }
+
+  /// The host keeps master weights with its moments even where layers compute in fp32.
+  double host_bytes(int stage, const std::vector<Action>& actions) const {
+    const double owned =
+        stage_parameters(stage) / (plan_.zero >= 1 ? shard_ranks(plan_) * plan_.cp : 1);
+    double bytes = 0;
+    if (plan_.offload.optimizer) bytes += (kMasterBytes + 2 * kMomentBytes) * owned;
+    if (plan_.offload.gradients) bytes += bytes_of(plan_.gradient_precision) * owned;
+    if (plan_.offload.activations > 0) {
+      std::vector<ChunkBytes> layers(static_cast<std::size_t>(schedule_.chunks));
+      for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+        for_each_layer(stage, chunk, [&](const LayerShape& layer) {
+          layers[static_cast<std::size_t>(chunk)].saved +=
+              plan_.offload.activations * sum(layer_saved_tensors(layer));
+        });
+      StageWalk walk(std::move(layers));
+      walk.run(actions);
+      bytes += walk.peak().activations;
+    }
+    return bytes;
   }
 
   double weight_shards() const { return plan_.zero >= 3 ? shard_ranks(plan_) * plan_.cp : 1; }
@@ -201,7 +235,7 @@ class MemoryModel {
   }
   /// ZeRO-2, 3: whole gradients of the layer that is being reduced and of the one at work.
   double unreduced_parameters(int stage) const {
-    if (gradient_shards() == 1) return 0;
+    if (gradient_shards() == 1 && !plan_.offload.gradients) return 0;
     return largest_unit(stage) + layer_parameters_per_rank(shape_);
   }
 
@@ -230,6 +264,22 @@ class MemoryModel {
     return count;
   }
 
+  /// Layers of a chunk, each with its own shape.
+  template <class Visit>
+  void for_each_layer(int stage, int chunk, Visit visit) const {
+    const int piece = piece_of(schedule_, stage, chunk);
+    const int first = std::accumulate(layers_.begin(), layers_.begin() + piece, 0);
+    for (int i = 0; i < layers_of(stage, chunk); ++i) visit(shape_of_layer(shape_, first + i, i));
+  }
+
+  double fp8_parameters(int stage) const {
+    double count = 0;
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      for_each_layer(stage, chunk,
+                     [&](const LayerShape& layer) { count += fp8_parameters_per_rank(layer); });
+    return count;
+  }
+
   double stage_parameters(int stage) const {
     double count = layer_count(stage) * layer_parameters_per_rank(shape_);
     if (holds_first(stage)) count += embedding_parameters_per_rank(shape_);
@@ -237,14 +287,16 @@ class MemoryModel {
     return count;
   }
 
-  std::vector<ChunkBytes> chunks(int stage) const {
+  /// `share` of the saved tensors of layers stay on the device.
+  std::vector<ChunkBytes> chunks(int stage, double share) const {
     std::vector<ChunkBytes> all;
     for (int c = 0; c < schedule_.chunks; ++c) {
-      const int layers = layers_of(stage, c);
       ChunkBytes chunk;
-      chunk.saved = layers * sum(layer_saved_tensors(shape_));
-      chunk.kept_for_weights = layers * layer_kept_for_weights_bytes(shape_);
-      chunk.workspace = layers > 0 ? layer_backward_workspace_bytes(shape_) : 0;
+      for_each_layer(stage, c, [&](const LayerShape& layer) {
+        chunk.saved += share * sum(layer_saved_tensors(layer));
+        chunk.kept_for_weights += layer_kept_for_weights_bytes(layer);
+        chunk.workspace = std::max(chunk.workspace, layer_backward_workspace_bytes(layer));
+      });
       if (is_first(stage, c)) chunk.saved += sum(embedding_saved_tensors(shape_));
       if (is_last(stage, c)) {
         chunk.head_saved = sum(head_saved_tensors(shape_));

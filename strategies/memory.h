@@ -20,7 +20,8 @@ struct StageMemory {
   int stage = 0;
   std::vector<MemoryPart> parts;
   double total_bytes() const;
-  int in_flight = 0;  ///< most micro-batch·chunk activations held at once
+  int in_flight = 0;      ///< most micro-batch·chunk activations held at once
+  double host_bytes = 0;  ///< of one rank, in its host's memory
 };
 
 /// Memory of every stage. Sources: ZeRO (arXiv 1910.02054) for states, Korthikanti et al. 2022

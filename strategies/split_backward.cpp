@@ -6,8 +6,7 @@ namespace rehearse {
 
 double layer_kept_for_weights_bytes(const LayerShape& shape) {
   const LayerWidths at(shape);
-  // fp8 products take both operands in 8 bits.
-  const double byte = at.fp8 ? bytes_of(Precision::Fp8) : at.element_bytes;
+  const double byte = at.kept_bytes;
   const auto tokens = static_cast<double>(at.tokens);
   const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
   const double inputs = 2 * split + tokens * static_cast<double>(at.query + at.ffn);

@@ -54,8 +54,9 @@ StageProgrammer::StageProgrammer(const LayerShape& shape, const CostModel& costs
       tensor_seconds_(std::move(tensor_seconds)),
       labels_(labels),
       shape_(shape),
-      layer_forward_(price_all(layer_forward(shape), "forward")),
-      layer_backward_(price_all(layer_backward(shape), "backward")),
+      variants_{{shape.recompute, shape.precision, price_all(layer_forward(shape), "forward"),
+                 price_all(layer_backward(shape), "backward"), layer_parameters_per_rank(shape),
+                 fp8_parameters_per_rank(shape)}},
       embedding_forward_(price_all(embedding_forward(shape), "forward")),
       embedding_backward_(price_all(embedding_backward(shape), "backward")),
       head_forward_(price_all(head_forward(shape), "forward")),
@@ -95,20 +96,32 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
   return priced;
 }
 
+const StageProgrammer::Variant& StageProgrammer::variant(const LayerShape& shape) const {
+  for (const Variant& known : variants_)
+    if (known.recompute == shape.recompute && known.precision == shape.precision) return known;
+  variants_.push_back({shape.recompute, shape.precision, price_all(layer_forward(shape), "forward"),
+                       price_all(layer_backward(shape), "backward"),
+                       layer_parameters_per_rank(shape), fp8_parameters_per_rank(shape)});
+  return variants_.back();
+}
+
 ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_parameters) const {
   struct Unit {
     const Priced *forward, *backward;
     std::int32_t layer;
     double parameters;
+    double fp8_parameters = 0;
     std::int32_t bucket = 0;
   };
   std::vector<Unit> units;
   if (extent.has_embedding)
     units.push_back(
         {&embedding_forward_, &embedding_backward_, -1, embedding_parameters_per_rank(shape_)});
-  for (std::int32_t i = 0; i < extent.layer_count; ++i)
-    units.push_back({&layer_forward_, &layer_backward_, extent.first_layer + i,
-                     layer_parameters_per_rank(shape_)});
+  for (std::int32_t i = 0; i < extent.layer_count; ++i) {
+    const std::int32_t layer = extent.first_layer + i;
+    const Variant& kind = variant(shape_of_layer(shape_, layer, i));
+    units.push_back({&kind.forward, &kind.backward, layer, kind.parameters, kind.fp8_parameters});
+  }
   if (extent.has_head)
     units.push_back({&head_forward_, &head_backward_, -1,
                      head_parameters_per_rank(shape_, extent.head_has_table)});
@@ -118,10 +131,12 @@ ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_par
   for (auto unit = units.rbegin(); unit != units.rend(); ++unit) {
     if (program.bucket_parameters.empty() || open >= bucket_parameters) {
       program.bucket_parameters.push_back(0);
+      program.bucket_fp8_parameters.push_back(0);
       open = 0;
     }
     open += unit->parameters;
     program.bucket_parameters.back() += unit->parameters;
+    program.bucket_fp8_parameters.back() += unit->fp8_parameters;
     unit->bucket = static_cast<std::int32_t>(program.bucket_parameters.size() - 1);
   }
   const auto append = [](std::vector<ChunkItem>& out, const Priced& priced, const Unit& unit) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
@@ -34,7 +35,8 @@ struct ChunkProgram {
   std::vector<ChunkItem> forward, backward;
   /// Parameters of each gradient bucket, in the order in which the backward completes them.
   std::vector<double> bucket_parameters;
-  PricedTotals totals;  ///< of one forward and one backward
+  std::vector<double> bucket_fp8_parameters;  ///< of these, those of fp8 products
+  PricedTotals totals;                        ///< of one forward and one backward
   double parameters() const;
 };
 
@@ -74,13 +76,21 @@ class StageProgrammer {
     std::vector<ChunkItem> items;
     PricedTotals totals;
   };
+  /// A kind of layer: all of one shape are priced once.
+  struct Variant {
+    Recompute recompute;
+    Precision precision;
+    Priced forward, backward;
+    double parameters, fp8_parameters;
+  };
   Priced price_all(const std::vector<LayerItem>& items, const char* suffix) const;
+  const Variant& variant(const LayerShape& shape) const;
 
   const CostModel& costs_;
   TensorSeconds tensor_seconds_;
   Labels& labels_;
   LayerShape shape_;
-  Priced layer_forward_, layer_backward_;
+  mutable std::deque<Variant> variants_;  ///< priced when first asked for; references stay valid
   Priced embedding_forward_, embedding_backward_;
   Priced head_forward_, head_backward_;
 };

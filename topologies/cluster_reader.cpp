@@ -181,6 +181,11 @@ const FieldTable<NodeSpec>& node_table() {
                     Dimension::BytesPerSecond, kRateOrNone, "of each network card, one direction")
           .quantity("nic_latency", &NodeSpec::nic_latency_s, Dimension::Seconds, kLatency,
                     "of one message through card and driver, one end")
+          .quantity("host_memory", &NodeSpec::host_memory_bytes, Dimension::Bytes, {0, 1e15},
+                    "of its CPUs, for what a plan offloads; 0: not stated")
+          .quantity("host_memory_bandwidth", &NodeSpec::host_memory_bandwidth_bytes_per_s,
+                    Dimension::BytesPerSecond, kRateOrNone,
+                    "nominal, all channels; 0: two sockets of DDR4-3200")
           .quantity("power", &NodeSpec::power_w, Dimension::Watts, {0, 1e9},
                     "whole node under load; 0: not stated")
           .text("source", &NodeSpec::source, "where the figures come from");

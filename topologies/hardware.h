@@ -36,9 +36,11 @@ struct NodeSpec {
   /// False: GPUs of a node talk over PCIe through the host.
   bool nvswitch = true;
   int nics = 8;  ///< shared by the GPUs in order: GPU i uses NIC i·nics/gpus
-  double nic_bandwidth_bytes_per_s = 0;  ///< each, one direction
-  double nic_latency_s = 0;              ///< of one message through NIC and driver, one end
-  double power_w = 0;                    ///< whole node under load; 0: not stated
+  double nic_bandwidth_bytes_per_s = 0;          ///< each, one direction
+  double nic_latency_s = 0;                      ///< of one message through NIC and driver, one end
+  double host_memory_bytes = 0;                  ///< of its CPUs; 0: not stated
+  double host_memory_bandwidth_bytes_per_s = 0;  ///< nominal, all channels; 0: not stated
+  double power_w = 0;                            ///< whole node under load; 0: not stated
   std::string source{};
 };
 

@@ -17,6 +17,18 @@ constexpr double kEfa1Latency_s = 7.5e-6;
 constexpr double kEfa2Latency_s = 5e-6;
 constexpr double kTcpLatency_s = 15e-6;
 
+/// Host memory: sockets × channels × 8 bytes a transfer, and what the server is sold with.
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+double channels_bandwidth(int channels, double transfers_per_s) {
+  return 8 * channels * transfers_per_s;
+}
+
+NodeSpec with_host(NodeSpec node, double memory_bytes, double bandwidth_bytes_per_s) {
+  node.host_memory_bytes = memory_bytes;
+  node.host_memory_bandwidth_bytes_per_s = bandwidth_bytes_per_s;
+  return node;
+}
+
 GpuSpec catalogued(const char* id) {
   const GpuSpec* gpu = find_gpu(id);
   ensure(gpu != nullptr, "the catalogue of nodes names only GPUs of the catalogue");
@@ -43,7 +55,7 @@ NodeSpec dgx_2() {
                       "NVIDIA DGX-2 data sheet (2019): 16 V100 32 GB on NVSwitch, 8 x 100 Gbit/s "
                       "EDR, 10 kW; NIC latency assumed");
   node.gpus = 16;
-  return node;
+  return with_host(node, 1536 * kGiB, channels_bandwidth(12, 2666e6));  // 2 Xeon 8168
 }
 
 NodeSpec gb200_nvl72() {
@@ -52,7 +64,7 @@ NodeSpec gb200_nvl72() {
                       "ConnectX-7 400 Gbit/s a GPU; 120 kW and NIC latency assumed");
   node.gpus = 72;
   node.nics = 72;
-  return node;
+  return with_host(node, 36 * 480 * kGiB, 36 * 512e9);  // 36 Grace with LPDDR5X
 }
 
 NodeSpec aws_p4d() {
@@ -61,7 +73,7 @@ NodeSpec aws_p4d() {
                       "a NIC; NIC latency assumed");
   node.nics = 4;
   node.nic_latency_s = kEfa1Latency_s;
-  return node;
+  return with_host(node, 1152 * kGiB, channels_bandwidth(12, 2933e6));  // 2 Cascade Lake
 }
 
 NodeSpec aws_p5() {
@@ -70,7 +82,7 @@ NodeSpec aws_p5() {
                       "NICs a GPU; NIC latency assumed");
   node.nics = 32;
   node.nic_latency_s = kEfa2Latency_s;
-  return node;
+  return with_host(node, 2048 * kGiB, channels_bandwidth(16, 3200e6));  // 2 EPYC 7R13
 }
 
 NodeSpec pcie_8() {
@@ -108,26 +120,40 @@ NodeSpec desktop() {
 const std::vector<NodeSpec>& node_catalogue() {
   static const std::vector<NodeSpec> catalogue = {
       dgx_2(),
-      dgx("dgx-a100", "NVIDIA DGX A100 80 GB", "a100-sxm-80gb", 200, 6500,
-          "NVIDIA DGX A100 data sheet (2021): 8 A100 80 GB, 8 x 200 Gbit/s HDR, 6.5 kW; NIC "
-          "latency assumed"),
-      dgx("dgx-h100", "NVIDIA DGX H100", "h100-sxm-80gb", 400, 10200,
-          "NVIDIA DGX H100/H200 user guide: 8 H100, 8 x 400 Gbit/s NDR, 10.2 kW; NIC latency "
-          "assumed"),
-      dgx("hgx-h800", "HGX H800 server", "h800-sxm-80gb", 400, 10200,
-          "DeepSeek-V3 hardware paper (arXiv 2505.09343): 8 H800, 8 x 400 Gbit/s ConnectX-7; "
-          "power as DGX H100 and NIC latency assumed"),
-      dgx("dgx-h200", "NVIDIA DGX H200", "h200-sxm", 400, 10200,
-          "NVIDIA DGX H100/H200 user guide: 8 H200, 8 x 400 Gbit/s NDR, 10.2 kW; NIC latency "
-          "assumed"),
-      dgx("dgx-b200", "NVIDIA DGX B200", "b200-sxm", 400, 14300,
-          "NVIDIA DGX B200 user guide: 8 B200, 8 x 400 Gbit/s ConnectX-7; data sheet: 14.3 kW; "
-          "NIC latency assumed"),
-      gb200_nvl72(),
-      aws_p4d(),
-      aws_p5(),
-      pcie_8(),
-      desktop()};
+      // 2 EPYC 7742.
+      with_host(
+          dgx("dgx-a100", "NVIDIA DGX A100 80 GB", "a100-sxm-80gb", 200, 6500,
+              "NVIDIA DGX A100 data sheet (2021): 8 A100 80 GB, 8 x 200 Gbit/s HDR, 6.5 kW; NIC "
+              "latency assumed"),
+          2048 * kGiB, channels_bandwidth(16, 3200e6)),
+      // 2 Xeon 8480C.
+      with_host(
+          dgx("dgx-h100", "NVIDIA DGX H100", "h100-sxm-80gb", 400, 10200,
+              "NVIDIA DGX H100/H200 user guide: 8 H100, 8 x 400 Gbit/s NDR, 10.2 kW; NIC latency "
+              "assumed"),
+          2048 * kGiB, channels_bandwidth(16, 4800e6)),
+      // Host as that of DGX H100: assumed.
+      with_host(
+          dgx("hgx-h800", "HGX H800 server", "h800-sxm-80gb", 400, 10200,
+              "DeepSeek-V3 hardware paper (arXiv 2505.09343): 8 H800, 8 x 400 Gbit/s ConnectX-7; "
+              "power as DGX H100 and NIC latency assumed"),
+          2048 * kGiB, channels_bandwidth(16, 4800e6)),
+      // 2 Xeon 8480C.
+      with_host(
+          dgx("dgx-h200", "NVIDIA DGX H200", "h200-sxm", 400, 10200,
+              "NVIDIA DGX H100/H200 user guide: 8 H200, 8 x 400 Gbit/s NDR, 10.2 kW; NIC latency "
+              "assumed"),
+          2048 * kGiB, channels_bandwidth(16, 4800e6)),
+      // 2 Xeon 8570.
+      with_host(
+          dgx("dgx-b200", "NVIDIA DGX B200", "b200-sxm", 400, 14300,
+              "NVIDIA DGX B200 user guide: 8 B200, 8 x 400 Gbit/s ConnectX-7; data sheet: 14.3 kW; "
+              "NIC latency assumed"),
+          2048 * kGiB, channels_bandwidth(16, 5600e6)),
+      gb200_nvl72(), aws_p4d(), aws_p5(),
+      // Assumed: two sockets of DDR4-3200 with 1 TiB, and two channels of DDR5-5200 with 64 GiB.
+      with_host(pcie_8(), 1024 * kGiB, channels_bandwidth(16, 3200e6)),
+      with_host(desktop(), 64 * kGiB, channels_bandwidth(2, 5200e6))};
   return catalogue;
 }
 

@@ -48,6 +48,11 @@ Draw draw_symmetric(std::mt19937& random) {
   plan.overlap.pipeline = random() % 2;
   plan.overlap.tensor = random() % 2;
   plan.bucket_bytes = 60e6;
+  if (random() % 3 == 0) {
+    plan.offload.optimizer = true;
+    plan.offload.gradients = (plan.dp == 1 || plan.zero >= 2) && plan.reduce_every_micro_batch;
+    plan.offload.activations = pick(random, {0.0, 0.5, 1.0});
+  }
   if (random() % 2) plan.rank_order = {Axis::Tensor, Axis::Context, Axis::Pipeline, Axis::Data};
   const int m = plan.pp * static_cast<int>(1 + random() % 3);
   draw.question.workload.global_batch = plan.dp * m;
