@@ -54,7 +54,8 @@ TEST_CASE("A scenario names profiles from its own folder; each has to be of a GP
         R"({"schema": "scenario/1", "model": "gpt2", "workload": {"global_batch": 8},
             "cluster": {"node": {"gpus": 1, "nics": 0, "nvswitch": false, "gpu": {"id": ")" +
             gpu +
-            R"(", "memory": "4 GB", "memory_bandwidth": 1e10, "fp32_rate": 1e10, "pcie_bandwidth": 1e9}}},
+            R"(", "memory": "4 GB", "memory_bandwidth": 1e10, "fp32_rate": 1e10,
+            "pcie_bandwidth": 1e9}}},
             "plan": {"precision": "fp32"}, "profiles": [")" +
             file + "\"]}",
         folder / "scenario.json", problems);
