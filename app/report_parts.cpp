@@ -90,7 +90,8 @@ TextTable plans_table(const VariantResult& variant) {
     const double data_s = exposed(mean, CommKind::Data) + exposed(mean, CommKind::Parameter) +
                           exposed(mean, CommKind::Control);
     table.add_row({name, time.cell(step_of(plan)), rate.cell(plan.tokens_per_s), percent(plan.mfu),
-                   share(sum_of(parts, TimeGroup::Compute)), share(exposed(mean, CommKind::Tensor)),
+                   share(sum_of(parts, TimeGroup::Compute)),
+                   share(exposed(mean, CommKind::Tensor) + exposed(mean, CommKind::Expert)),
                    share(data_s), share(exposed(mean, CommKind::Pipeline)), share(mean.bubble_s),
                    share(mean.waiting_s + mean.host_s + exposed(mean, CommKind::Host)),
                    fmt::format("{:.2f}", plan.metrics.load_balance), memory_cell(plan),

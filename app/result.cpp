@@ -46,6 +46,8 @@ PartName part_name(CommKind kind) {
       return {"pipeline", "pipeline transfers"};
     case CommKind::Control:
       return {"control", "scalars (gradient norm)"};
+    case CommKind::Expert:
+      return {"expert", "dispatch to experts and back"};
     case CommKind::Host:
       return {"host_memory", "copies to and work of the host"};
   }

@@ -6,7 +6,10 @@
 
 #include "kernels/layer.h"
 
+#include "kernels/latent_attention.h"
+#include "kernels/layer_experts.h"
 #include "kernels/layer_parts.h"
+#include "plan/mixture.h"
 
 namespace rehearse {
 namespace {
@@ -59,15 +62,9 @@ void rope(const LayerShape& shape, const LayerWidths& at, Pass pass, ItemList& i
 void activation(const LayerShape& shape, const LayerWidths& at, Pass pass, ItemList& items) {
   const bool forward = pass == Pass::Forward;
   const double width = static_cast<double>(at.tokens) * static_cast<double>(at.ffn);
-  double moved = forward ? 2 : 3, flops = forward ? 8 : 13;
-  if (shape.model.activation == Activation::Swiglu) {
-    moved = forward ? 3 : 5;
-    flops = forward ? 9 : 13;
-  } else if (shape.model.activation == Activation::SquaredRelu) {
-    flops = forward ? 2 : 3;
-  }
-  items.add(memory_operator(OperatorName::FfnActivation, pass, moved * at.element_bytes * width,
-                            flops * width));
+  const ActivationCost cost = activation_cost(shape.model.activation, forward);
+  items.add(memory_operator(OperatorName::FfnActivation, pass,
+                            cost.moved * at.element_bytes * width, cost.flops * width));
 }
 
 /// Bias, dropout and residual in one pass: reads both summands, writes the sum and, with dropout,
@@ -130,19 +127,31 @@ void repeat_feed_forward(const LayerShape& shape, const LayerWidths& at, ItemLis
 void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
   const RepeatedParts repeated = repeated_parts(shape);
   dropout_backward(at, items);
-  repeat_feed_forward(shape, at, items);
-  linear_backward(shape, ffn_down(shape, at), items);
-  activation(shape, at, Pass::InputGradient, items);
-  if (repeated.norm && !repeated.ffn) repeat_norm(shape, at, items);
-  linear_backward(shape, ffn_up(shape, at), items);
+  if (shape.model.experts.count > 0) {
+    if (repeated.norm) repeat_norm(shape, at, items);
+    repeat_experts(shape, repeated, items);
+    experts_backward(shape, items);
+  } else {
+    repeat_feed_forward(shape, at, items);
+    linear_backward(shape, ffn_down(shape, at), items);
+    activation(shape, at, Pass::InputGradient, items);
+    if (repeated.norm && !repeated.ffn) repeat_norm(shape, at, items);
+    linear_backward(shape, ffn_up(shape, at), items);
+  }
   items.add(norm_backward(shape, OperatorName::Norm));
   residual_gradient(at, items);
 }
 
 void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
   dropout_backward(at, items);
-  linear_backward(shape, attention_output(shape, at), items);
   const RepeatedParts repeated = repeated_parts(shape);
+  if (is_latent(shape.model)) {
+    if (repeated.norm) repeat_norm(shape, at, items);
+    latent_backward(shape, items);
+    items.add(norm_backward(shape, OperatorName::Norm));
+    return residual_gradient(at, items);
+  }
+  linear_backward(shape, attention_output(shape, at), items);
   if (repeated.attention) {
     ItemList core;
     attention_core_forward(shape, core);
@@ -184,15 +193,23 @@ std::vector<LayerItem> layer_forward(const LayerShape& shape) {
   const LayerWidths at(shape);
   ItemList items;
   items.add(norm_forward(shape, OperatorName::Norm));
-  linear_forward(shape, qkv(shape, at), items);
-  rope(shape, at, Pass::Forward, items);
-  attention_core_forward(shape, items);
-  linear_forward(shape, attention_output(shape, at), items);
+  if (is_latent(shape.model)) {
+    latent_forward(shape, items);
+  } else {
+    linear_forward(shape, qkv(shape, at), items);
+    rope(shape, at, Pass::Forward, items);
+    attention_core_forward(shape, items);
+    linear_forward(shape, attention_output(shape, at), items);
+  }
   residual_add(at, items);
   items.add(norm_forward(shape, OperatorName::Norm));
-  linear_forward(shape, ffn_up(shape, at), items);
-  activation(shape, at, Pass::Forward, items);
-  linear_forward(shape, ffn_down(shape, at), items);
+  if (shape.model.experts.count > 0) {
+    experts_forward(shape, items);
+  } else {
+    linear_forward(shape, ffn_up(shape, at), items);
+    activation(shape, at, Pass::Forward, items);
+    linear_forward(shape, ffn_down(shape, at), items);
+  }
   residual_add(at, items);
   return items.take();
 }

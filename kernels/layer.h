@@ -5,6 +5,7 @@
 #include "kernels/operator.h"
 #include "plan/model.h"
 #include "plan/plan.h"
+#include "plan/workload.h"
 
 namespace rehearse {
 
@@ -14,6 +15,7 @@ struct RepeatedParts {
   bool norm = false;            ///< results of both norms
   bool ffn = false;             ///< the feed-forward block, products and collectives
   bool ffn_activation = false;  ///< the result of the activation function
+  bool latent_up = false;       ///< queries, keys and values, from their latents
 };
 
 /// The part of a model and a plan that one tensor rank's operators depend on.
@@ -21,6 +23,9 @@ struct LayerShape {
   Model model;
   int tp = 1;
   int cp = 1;
+  int ep = 1;              ///< ranks that hold a layer's experts
+  int expert_tp = 1;       ///< tensor ranks that share one expert: 1, or all
+  double expert_load = 1;  ///< tokens of the busiest rank's experts, as a multiple of the mean
   std::int64_t micro_batch = 1;  ///< sequences
   std::int64_t seq_len = 1;      ///< tokens of a whole sequence
   int padded_vocab = 0;
@@ -37,10 +42,15 @@ struct LayerShape {
 
   std::int64_t tokens() const { return micro_batch * seq_len / cp; }  ///< a rank handles
 };
-LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len);
+LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len,
+                       const Routing& routing = {});
+/// Tokens of the busiest rank's experts, as a multiple of the mean: all ranks wait for it. A
+/// capacity bounds it, and padding fills up to it.
+double expert_load(const Plan& plan, const Routing& routing);
 
 /// The shape of one layer, where layers differ: those behind a chunk's `recompute_layers` keep
-/// their activations, and the `bf16_ends` of an fp8 model stay in 16 bits. `index` counts from the
+/// their activations, the `bf16_ends` of an fp8 model stay in 16 bits, and a mixture's leading
+/// layers are dense. `index` counts from the
 /// chunk's first layer.
 LayerShape shape_of_layer(const LayerShape& shape, int layer, int index);
 /// What a layer of this shape repeats by name; all false unless it recomputes selectively.
@@ -56,14 +66,19 @@ enum class CollectiveKind : std::uint8_t {
 };
 const char* collective_name(CollectiveKind kind);
 
-/// One step of a layer: an operator, or a collective of the tensor group. `bytes` of a
-/// collective: the whole buffer (all-reduce: its size; all-gather: the gathered result;
-/// reduce-scatter: the input). A collective's `op` names the operator it belongs to, its pass and
-/// whether it is recomputed; its shape, FLOPs and bytes stay zero.
+/// Ranks that a layer's collectives join.
+enum class CommGroup : std::uint8_t { Tensor, Experts };
+
+/// One step of a layer: an operator, or a collective of the tensor group or of the ranks that share
+/// a layer's experts. `bytes` of a collective: the whole buffer (all-reduce: its size; all-gather:
+/// the gathered result; reduce-scatter: the input; all-to-all: what a rank holds before). A
+/// collective's `op` names the operator it belongs to, its pass and whether it is recomputed; its
+/// shape, FLOPs and bytes stay zero.
 struct LayerItem {
   bool is_collective = false;
   Operator op;
   CollectiveKind collective = CollectiveKind::AllReduce;
+  CommGroup group = CommGroup::Tensor;
   double bytes = 0;
   /// Collectives: the next item does not need its result, and Megatron-LM issues both at once
   /// (gradient of a column-parallel product beside its weight gradient). Whoever needs the result
@@ -113,6 +128,8 @@ double boundary_bytes(const LayerShape& shape);
 /// Parameters held by one tensor rank: split matrices divided by tp, norms and row-parallel
 /// biases replicated.
 double layer_parameters_per_rank(const LayerShape& shape);
+/// Of these, the routed experts', which fewer ranks have copies of.
+double expert_parameters_per_rank(const LayerShape& shape);
 /// Of these, the elements of matrices whose products are fp8; 0 in other precisions.
 double fp8_parameters_per_rank(const LayerShape& shape);
 double embedding_parameters_per_rank(const LayerShape& shape);

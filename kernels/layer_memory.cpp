@@ -6,8 +6,11 @@
 
 #include <algorithm>
 
+#include "kernels/latent_attention.h"
 #include "kernels/layer.h"
+#include "kernels/layer_experts.h"
 #include "kernels/layer_parts.h"
+#include "plan/mixture.h"
 
 namespace rehearse {
 namespace {
@@ -50,18 +53,26 @@ std::vector<SavedTensor> all_tensors(const LayerShape& shape, const RepeatedPart
 
   std::vector<SavedTensor> kept;
   kept.push_back({"attention norm input", byte * split});
-  if (!repeated.norm) kept.push_back({"qkv input", linear_bytes * split});
-  kept.push_back({"queries", byte * whole(at.query)});
-  kept.push_back({"keys", byte * whole(at.key)});
-  kept.push_back({"values", byte * whole(at.key)});
-  if (!repeated.attention) core_tensors(shape, at, kept);
-  kept.push_back({"attention_output input", output_bytes * whole(at.query)});
+  if (is_latent(shape.model)) {
+    latent_tensors(shape, repeated, kept);
+  } else {
+    if (!repeated.norm) kept.push_back({"qkv input", linear_bytes * split});
+    kept.push_back({"queries", byte * whole(at.query)});
+    kept.push_back({"keys", byte * whole(at.key)});
+    kept.push_back({"values", byte * whole(at.key)});
+    if (!repeated.attention) core_tensors(shape, at, kept);
+    kept.push_back({"attention_output input", output_bytes * whole(at.query)});
+  }
   if (at.dropout) kept.push_back({"attention residual mask", split});
   kept.push_back({"ffn norm input", byte * split});
-  if (!repeated.norm) kept.push_back({"ffn_up input", linear_bytes * split});
-  if (!repeated.ffn) kept.push_back({"ffn_activation input", byte * whole(at.ffn_up)});
-  if (!repeated.ffn && !repeated.ffn_activation)
-    kept.push_back({"ffn_down input", linear_bytes * whole(at.ffn)});
+  if (shape.model.experts.count > 0) {
+    expert_tensors(shape, repeated, kept);
+  } else {
+    if (!repeated.norm) kept.push_back({"ffn_up input", linear_bytes * split});
+    if (!repeated.ffn) kept.push_back({"ffn_activation input", byte * whole(at.ffn_up)});
+    if (!repeated.ffn && !repeated.ffn_activation)
+      kept.push_back({"ffn_down input", linear_bytes * whole(at.ffn)});
+  }
   if (at.dropout) kept.push_back({"ffn residual mask", split});
   return kept;
 }
@@ -95,7 +106,11 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
   const double core = byte * tokens * (query + all) + (shape.attention == AttentionKernel::Flash
                                                            ? kFp32Bytes * tokens * query
                                                            : 2 * byte * square_elements(shape, at));
-  double bytes = std::max({activation, product, core}) + boundary_bytes(shape);
+  const double feed_forward =
+      shape.model.experts.count > 0 ? expert_workspace_bytes(shape) : std::max(activation, product);
+  double bytes =
+      std::max(feed_forward, is_latent(shape.model) ? latent_workspace_bytes(shape) : core) +
+      boundary_bytes(shape);
   if (shape.recompute == Recompute::Full) {
     bytes += sum(all_tensors(shape, {})) - boundary_bytes(shape);  // its input is the checkpoint
   } else {

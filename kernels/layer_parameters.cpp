@@ -1,5 +1,8 @@
+#include "kernels/latent_attention.h"
 #include "kernels/layer.h"
+#include "kernels/layer_experts.h"
 #include "kernels/layer_parts.h"
+#include "plan/mixture.h"
 
 namespace rehearse {
 namespace {
@@ -12,26 +15,40 @@ double table_parameters(const LayerShape& shape, const LayerWidths& at) {
   return static_cast<double>(at.vocab) * shape.model.hidden;
 }
 
+double attention_parameters(const LayerShape& shape) {
+  if (is_latent(shape.model)) return latent_parameters(shape);
+  const LayerWidths at(shape);
+  auto count = static_cast<double>(at.hidden * (at.qkv + at.query));
+  if (shape.model.linear_bias || shape.model.qkv_bias) count += static_cast<double>(at.qkv);
+  if (shape.model.linear_bias) count += static_cast<double>(at.hidden);
+  return count;
+}
+
+double feed_forward_parameters(const LayerShape& shape) {
+  if (shape.model.experts.count > 0)
+    return expert_parameters_per_rank(shape) + router_and_shared_parameters(shape);
+  const LayerWidths at(shape);
+  auto count = static_cast<double>(at.hidden * (at.ffn_up + at.ffn));
+  if (shape.model.linear_bias) count += static_cast<double>(at.ffn_up + at.hidden);
+  return count;
+}
+
 }  // namespace
 
 double layer_parameters_per_rank(const LayerShape& shape) {
-  const LayerWidths at(shape);
-  const Model& model = shape.model;
-  const std::int64_t columns = at.qkv + at.ffn_up, rows = at.query + at.ffn;
-  auto count = static_cast<double>(at.hidden * (columns + rows));
-  if (model.linear_bias) {
-    count += static_cast<double>(columns + 2 * at.hidden);
-  } else if (model.qkv_bias) {
-    count += static_cast<double>(at.qkv);
-  }
-  return count + 2 * norm_parameters(shape);
+  return attention_parameters(shape) + feed_forward_parameters(shape) + 2 * norm_parameters(shape);
 }
 
 double fp8_parameters_per_rank(const LayerShape& shape) {
   const LayerWidths at(shape);
   if (!at.fp8) return 0;
   const std::int64_t output = at.fp8_output ? at.query : 0;
-  return static_cast<double>(at.hidden * (at.qkv + output + at.ffn_up + at.ffn));
+  const double attention = is_latent(shape.model)
+                               ? latent_fp8_elements(shape)
+                               : static_cast<double>(at.hidden * (at.qkv + output));
+  return attention + (shape.model.experts.count > 0
+                          ? expert_fp8_elements(shape)
+                          : static_cast<double>(at.hidden * (at.ffn_up + at.ffn)));
 }
 
 double embedding_parameters_per_rank(const LayerShape& shape) {

@@ -6,11 +6,14 @@
 
 namespace rehearse {
 
-LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len) {
+LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len, const Routing& routing) {
   LayerShape shape;
   shape.model = model;
   shape.tp = plan.tp;
   shape.cp = plan.cp;
+  shape.ep = plan.ep;
+  shape.expert_tp = plan.experts.tp > 0 ? plan.experts.tp : plan.tp;
+  shape.expert_load = expert_load(plan, routing);
   shape.micro_batch = plan.micro_batch;
   shape.seq_len = seq_len;
   shape.padded_vocab = padded_vocab(model, plan.vocabulary_parallel ? plan.tp : 1);
@@ -22,6 +25,7 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len) {
     shape.repeated.norm |= part == "norm";
     shape.repeated.ffn |= part == "ffn";
     shape.repeated.ffn_activation |= part == "ffn-activation";
+    shape.repeated.latent_up |= part == "latent-up";
   }
   shape.recompute_layers = plan.recompute_layers;
   shape.fp8 = plan.fp8;
@@ -92,6 +96,11 @@ void ItemList::collective(CollectiveKind kind, OperatorName name, Pass pass, dou
   item.bytes = bytes;
   item.beside_next = beside_next;
   items_.push_back(item);
+}
+
+void ItemList::to_experts() {
+  ensure(!items_.empty() && items_.back().is_collective, "a collective was just added");
+  items_.back().group = CommGroup::Experts;
 }
 
 void ItemList::append(const std::vector<LayerItem>& items, bool recomputed) {

@@ -34,6 +34,8 @@ class ItemList {
   /// `bytes` as LayerItem counts them.
   void collective(CollectiveKind kind, OperatorName name, Pass pass, double bytes,
                   bool beside_next = false);
+  /// The collective just added is one of the expert-parallel ranks.
+  void to_experts();
   void append(const std::vector<LayerItem>& items, bool recomputed);
   std::vector<LayerItem> take() { return std::move(items_); }
 

@@ -1,6 +1,7 @@
 // Layers of one model that differ: by how much of them is kept, and in what precision they are.
 
 #include "kernels/layer.h"
+#include "plan/mixture.h"
 
 namespace rehearse {
 
@@ -11,13 +12,15 @@ LayerShape shape_of_layer(const LayerShape& shape, int layer, int index) {
   const int ends = shape.fp8.bf16_ends;
   if (shape.precision == Precision::Fp8 && (layer < ends || layer >= shape.model.layers - ends))
     made.precision = Precision::Bf16;
+  if (!has_experts(shape.model, layer)) made.model.experts = {};
   return made;
 }
 
 RepeatedParts repeated_parts(const LayerShape& shape) {
   if (shape.recompute != Recompute::Selective) return {};
   const RepeatedParts& named = shape.repeated;
-  if (named.attention || named.norm || named.ffn || named.ffn_activation) return named;
+  if (named.attention || named.norm || named.ffn || named.ffn_activation || named.latent_up)
+    return named;
   // Flash attention recomputes its scores by itself: there is nothing to repeat unless asked.
   RepeatedParts usual;
   usual.attention = shape.attention == AttentionKernel::Plain;

@@ -40,6 +40,22 @@ const char* operator_name(OperatorName name) {
       return "adam";
     case OperatorName::Cast:
       return "cast";
+    case OperatorName::Router:
+      return "router";
+    case OperatorName::TokenPermute:
+      return "token_permute";
+    case OperatorName::ExpertUp:
+      return "expert_up";
+    case OperatorName::ExpertActivation:
+      return "expert_activation";
+    case OperatorName::ExpertDown:
+      return "expert_down";
+    case OperatorName::LatentDown:
+      return "latent_down";
+    case OperatorName::QueryUp:
+      return "query_up";
+    case OperatorName::KeyValueUp:
+      return "key_value_up";
   }
   ensure(false, "every operator has a name");
   return "";

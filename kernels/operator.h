@@ -25,8 +25,16 @@ enum class OperatorName : std::uint8_t {
   GradientNorm,
   Adam,
   Cast,
+  Router,
+  TokenPermute,  ///< tokens copied to the rows of their experts, and summed back
+  ExpertUp,
+  ExpertActivation,
+  ExpertDown,
+  LatentDown,
+  QueryUp,
+  KeyValueUp,
 };
-inline constexpr int kOperatorNameCount = static_cast<int>(OperatorName::Cast) + 1;
+inline constexpr int kOperatorNameCount = static_cast<int>(OperatorName::KeyValueUp) + 1;
 const char* operator_name(OperatorName name);
 
 enum class Pass : std::uint8_t { Forward, InputGradient, WeightGradient, Update };

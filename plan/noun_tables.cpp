@@ -282,7 +282,7 @@ const FieldTable<Plan>& plan_table() {
                    "layers of each chunk that recompute, from its first; -1: all")
           .omit_default()
           .texts("recompute_operators", &Plan::recompute_operators, {0, 4},
-                 "selective: what is repeated, of attention, norm, ffn and ffn-activation")
+                 "selective: what is repeated, of attention, norm, ffn, ffn-activation, latent-up")
           .omit_default()
           .default_note("attention")
           .object("offload", &Plan::offload, offload_table(), "what lies in host memory")

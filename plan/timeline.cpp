@@ -10,6 +10,8 @@ const char* stream_name(Stream stream) {
       return "compute";
     case Stream::Tensor:
       return "tensor";
+    case Stream::Expert:
+      return "expert";
     case Stream::Data:
       return "data";
     case Stream::Parameter:

@@ -8,6 +8,7 @@ namespace rehearse {
 enum class Stream : std::uint8_t {
   Compute,
   Tensor,
+  Expert,     ///< dispatch and combine
   Data,       ///< gradient reductions, and what follows them in line
   Parameter,  ///< ZeRO-3's gathers
   PipelineForward,
@@ -16,7 +17,7 @@ enum class Stream : std::uint8_t {
   ToHost,   ///< copies to host memory
   FromHost  ///< and back
 };
-inline constexpr int kStreamCount = 9;
+inline constexpr int kStreamCount = 10;
 const char* stream_name(Stream stream);
 
 /// Something a rank's stream did. Simulated and measured runs record the same events.

@@ -43,6 +43,10 @@ double nic_latency_s(NetworkKind kind) {
 
 // The document as it is written.
 
+struct MixtureText {
+  int experts = 1, topk = 1, shared = 0, ffn = 0, dense_layers = 0;
+};
+
 struct ModelText {
   int layers = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, ffn = 0, vocab = 0;
   int seq_len = 0;
@@ -50,6 +54,7 @@ struct ModelText {
   std::string attention = "gqa";
   bool tied_embeddings = false, tied_embeddings_given = false;
   bool is_mixture = false;
+  MixtureText moe;
 };
 
 struct ClusterText {
@@ -113,6 +118,19 @@ const Names<ScheduleKind>& run_schedule_names() {
   return names;
 }
 
+const FieldTable<MixtureText>& mixture_text_table() {
+  static const FieldTable<MixtureText> table =
+      FieldTable<MixtureText>("measured_mixture", "Its experts.")
+          .integer("experts", &MixtureText::experts, {1, kMostHeads}, "routed experts of a layer")
+          .required()
+          .integer("topk", &MixtureText::topk, {1, kMostHeads}, "experts a token passes")
+          .integer("shared", &MixtureText::shared, {0, kMostHeads}, "shared experts")
+          .integer("ffn", &MixtureText::ffn, {0, kMostFfn}, "width of one expert")
+          .integer("dense_layers", &MixtureText::dense_layers, {0, kMostLayers},
+                   "leading layers without experts");
+  return table;
+}
+
 const FieldTable<ModelText>& model_text_table() {
   static const FieldTable<ModelText> table =
       FieldTable<ModelText>("measured_model", "The model that was trained.")
@@ -134,7 +152,7 @@ const FieldTable<ModelText>& model_text_table() {
           .text("attention", &ModelText::attention, "kind of attention: gqa, or another by name")
           .boolean("tied_embeddings", &ModelText::tied_embeddings,
                    "the head reuses the embedding's weights")
-          .free("moe", "{\"experts\": 8}", "a mixture of experts")
+          .object("moe", &ModelText::moe, mixture_text_table(), "a mixture of experts")
           .check([](ModelText& model, ObjectCheck& check) {
             model.tied_embeddings_given = check.has("tied_embeddings");
             model.is_mixture = check.has("moe");
@@ -294,6 +312,12 @@ Model model_of(const RunText& run) {
               .tied_embeddings = gpt,
               .linear_bias = gpt};
   if (text.tied_embeddings_given) model.tied_embeddings = text.tied_embeddings;
+  if (text.is_mixture)
+    model.experts = {.count = text.moe.experts,
+                     .active = text.moe.topk,
+                     .ffn = text.moe.ffn,
+                     .shared_ffn = text.moe.shared * (text.moe.ffn > 0 ? text.moe.ffn : text.ffn),
+                     .leading_dense = text.moe.dense_layers};
   return model;
 }
 
@@ -322,6 +346,8 @@ Plan plan_of(const PlanText& text) {
   plan.cp = text.cp;
   plan.pp = text.pp;
   plan.ep = text.ep;
+  // How experts are cut is not told: over the tensor ranks, unless there are too few ranks for it.
+  if (text.ep > text.dp) plan.experts.tp = 1;
   plan.virtual_stages = text.virtual_stages;
   plan.micro_batch = text.micro_batch;
   plan.schedule = text.schedule;
@@ -338,7 +364,6 @@ Plan plan_of(const PlanText& text) {
 
 /// What the file says and this program has no noun for.
 std::string why_not_expressible(const RunText& run) {
-  if (run.model.is_mixture) return "mixtures of experts are not modelled";
   if (run.model.attention != "gqa" && run.model.attention != "mha")
     return run.model.attention + " attention is not modelled";
   const auto& names = recompute_names();

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "plan/plan_schedule.h"
+#include "strategies/check_experts.h"
 
 namespace rehearse {
 namespace {
@@ -32,6 +33,7 @@ class PlanChecker {
     check_ranks();
     check_rank_order();
     check_model_split();
+    for (PlanFault& fault : expert_faults(plan_, model_)) faults_.push_back(std::move(fault));
     check_sequence();
     check_layers();
     check_batch();
@@ -80,9 +82,6 @@ class PlanChecker {
     if (plan_.cp > 1)
       add("/cp", "context parallelism is not supported yet",
           "\"tp\" with \"sequence_parallel\": true also splits long sequences");
-    if (plan_.ep > 1)
-      add("/ep", "expert parallelism is not supported yet, and dense models have no experts",
-          "\"ep\": 1");
     check_later();
     if (plan_.gradient_precision == Precision::Fp8)
       add("/gradient_precision", "gradients cannot be summed in fp8", "fp32 or bf16");
@@ -94,8 +93,6 @@ class PlanChecker {
     const auto refuse = [&](bool asked, const char* pointer, const char* what) {
       if (asked) add(pointer, fmt::format("{} is not simulated yet", what));
     };
-    refuse(model_.experts.count > 0, "", "a mixture of experts");
-    refuse(model_.latent.kv_rank > 0, "", "latent attention");
     refuse(model_.window > 0, "", "a sliding window");
     refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
     refuse(plan_.updates != usual.updates, "/updates", "another update than by all-reduce");
@@ -115,12 +112,13 @@ class PlanChecker {
     if (plan_.recompute != Recompute::Selective)
       add("/recompute_operators", "operators are named that only selective recomputation repeats",
           "\"recompute\": \"selective\"");
-    static const std::vector<std::string> known{"attention", "norm", "ffn", "ffn-activation"};
+    static const std::vector<std::string> known{"attention", "norm", "ffn", "ffn-activation",
+                                                "latent-up"};
     for (std::size_t i = 0; i < plan_.recompute_operators.size(); ++i)
       if (std::find(known.begin(), known.end(), plan_.recompute_operators[i]) == known.end())
         add("/recompute_operators",
             fmt::format("\"{}\" cannot be repeated by itself", plan_.recompute_operators[i]),
-            "attention, norm, ffn or ffn-activation");
+            "attention, norm, ffn, ffn-activation or latent-up");
   }
 
   void check_offload() {
@@ -198,7 +196,8 @@ class PlanChecker {
     };
     divides("attention heads", model_.heads);
     if (model_.kv_heads != model_.heads) divides("key/value heads", model_.kv_heads);
-    divides("feed-forward columns", model_.ffn);
+    if (model_.experts.count == 0 || model_.experts.leading_dense > 0)
+      divides("feed-forward columns", model_.ffn);
   }
 
   void check_sequence() {

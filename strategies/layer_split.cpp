@@ -194,7 +194,7 @@ double seconds_of(const ChunkProgram& program) {
 
 /// Forward and backward of one layer, and what embedding and head add, in one tensor group.
 struct GroupPrices {
-  double layer_s, embedding_s, head_s;
+  double layer_s, dense_layer_s, embedding_s, head_s;
 };
 
 GroupPrices price_group(const LayerShape& shape, const CostModel& costs, const Cluster& cluster,
@@ -212,7 +212,9 @@ GroupPrices price_group(const LayerShape& shape, const CostModel& costs, const C
   const auto more_s = [&](const ChunkExtent& extent) {
     return seconds_of(programmer.chunk(extent, 0)) - none_s;
   };
-  return {more_s({.first_layer = 0, .layer_count = 1}), more_s({.has_embedding = true}),
+  const std::int32_t last = shape.model.layers - 1;  // of a mixture, a layer with experts
+  return {more_s({.first_layer = last, .layer_count = 1}),
+          more_s({.first_layer = 0, .layer_count = 1}), more_s({.has_embedding = true}),
           more_s({.has_head = true})};
 }
 
@@ -250,14 +252,14 @@ SplitProblem split_problem(const Model& model, const Plan& plan, const Workload&
                            const Cluster& cluster,
                            const std::vector<const CostModel*>& cost_models) {
   const int seq_len = workload.seq_len > 0 ? workload.seq_len : model.max_seq_len;
-  const LayerShape shape = layer_shape(model, plan, seq_len);
+  const LayerShape shape = layer_shape(model, plan, seq_len, workload.routing);
   const RankMap ranks(plan);
   const std::vector<int> group_of_node = group_of_nodes(cluster);
   SplitProblem problem;
   problem.stages = plan.pp;
   problem.chunks = chunks_of(plan.schedule, plan.virtual_stages);
   problem.placement = placement_of(plan.schedule);
-  std::vector<GroupPrices> known(cost_models.size(), {-1, 0, 0});
+  std::vector<GroupPrices> known(cost_models.size(), {-1, 0, 0, 0});
   const GroupPrices* first = nullptr;
   for (int stage = 0; stage < plan.pp; ++stage) {
     double slowest_s = 0;
@@ -277,6 +279,8 @@ SplitProblem split_problem(const Model& model, const Plan& plan, const Workload&
     problem.stage_pace.push_back(slowest_s / first->layer_s);
   }
   problem.layer_s.assign(static_cast<std::size_t>(model.layers), first->layer_s);
+  std::fill_n(problem.layer_s.begin(), std::min(model.layers, model.experts.leading_dense),
+              first->dense_layer_s);
   problem.embedding_s = first->embedding_s;
   problem.head_s = first->head_s;
   return problem;

@@ -17,7 +17,7 @@ Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
       cluster_(input.cluster),
       options_(options),
       ranks_(input.plan),
-      shape_(layer_shape(input.model, input.plan, input.workload.seq_len)),
+      shape_(layer_shape(input.model, input.plan, input.workload.seq_len, input.workload.routing)),
       chunk_layers_(chunk_layers(input.plan, input.model.layers)),
       group_of_node_(group_of_nodes(input.cluster)),
       labels_(out_.graph.labels) {

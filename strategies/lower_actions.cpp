@@ -37,10 +37,8 @@ std::int32_t Lowering::add_compute(StageUnit& u, int t, const Piece& piece, std:
   task.label = label;
   const std::int32_t id = add_task(task);
   const auto at = static_cast<std::size_t>(t);
-  if (u.open_comm >= 0)
-    edges_.add(u.open_comm, id);
-  else if (u.tail[at] >= 0)
-    edges_.add(u.tail[at], id);
+  if (u.open_comm >= 0) edges_.add(u.open_comm, id);
+  if ((u.open_comm < 0 || u.takes_turns) && u.tail[at] >= 0) edges_.add(u.tail[at], id);
   if (u.first_task[at] < 0) u.first_task[at] = id;
   u.tail[at] = id;
   return id;
@@ -104,51 +102,86 @@ std::int32_t Lowering::add_tensor_collective(StageUnit& u, const Piece& piece, s
   return id;
 }
 
-void Lowering::emit_action(StageUnit& u, std::size_t index, bool completes, bool opens) {
+ActionInHand Lowering::take_up(StageUnit& u, std::size_t index, bool completes, bool opens) {
   const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][index];
-  const std::int32_t chunk = piece_of(in_.schedule, u.stage, action.chunk);
   // Where transfers run beside the action, it is cut so that they can start, or be waited for,
   // bucket by bucket.
   const bool is_forward = action.kind == ActionKind::Forward;
-  const bool shares = (plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2)) ||
-                      (plan_.offload.gradients && !is_forward);
-  const bool signals = shares || (completes && plan_.dp > 1 && plan_.overlap.gradients);
-  const bool waits =
-      shares || (opens && plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters);
-  const std::vector<Piece>& made = pieces(u, {chunk, action.kind, signals || waits});
-  const std::int32_t label = labels_.of(action_label(action.kind));
+  ActionInHand hand{.index = index, .completes = completes, .opens = opens};
+  hand.label = labels_.of(action_label(action.kind));
+  hand.shares = (plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2)) ||
+                (plan_.offload.gradients && !is_forward);
+  hand.signals = hand.shares || (completes && plan_.dp > 1 && plan_.overlap.gradients);
+  hand.waits = hand.shares || (opens && plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters);
+  const std::int32_t chunk = piece_of(in_.schedule, u.stage, action.chunk);
+  hand.pieces = &pieces(u, {chunk, action.kind, hand.signals || hand.waits});
+  return hand;
+}
+
+/// The tasks of the action's next piece.
+void Lowering::emit_piece(StageUnit& u, ActionInHand& hand) {
+  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][hand.index];
+  const Piece& piece = (*hand.pieces)[hand.next];
   const auto devices = static_cast<std::size_t>(tensor_devices_);
   auto& ready = u.bucket_ready[static_cast<std::size_t>(action.chunk)];
   auto& reader = u.bucket_reader[static_cast<std::size_t>(action.chunk)];
-
-  bool is_first = true;
+  const auto bucket = static_cast<std::size_t>(piece.first_bucket);
+  std::int32_t shared = -1;
+  if (piece.is_collective)
+    shared = piece.group == CommGroup::Experts
+                 ? add_expert_collective(u, piece, action.chunk, action.micro_batch)
+                 : add_tensor_collective(u, piece, action.chunk, action.micro_batch);
   std::vector<std::int32_t> tasks(devices);
-  for (const Piece& piece : made) {
-    const auto bucket = static_cast<std::size_t>(piece.first_bucket);
-    std::int32_t shared = -1;
-    if (piece.is_collective)
-      shared = add_tensor_collective(u, piece, action.chunk, action.micro_batch);
-    for (std::size_t t = 0; t < devices; ++t) {
-      const std::int32_t id = shared >= 0 ? shared
-                                          : add_compute(u, static_cast<int>(t), piece, label,
-                                                        action.chunk, action.micro_batch);
-      if (is_first) u.action_first[index * devices + t] = id;
-      u.action_last[index * devices + t] = tasks[t] = id;
-      if (completes) ready[bucket * devices + t] = id;
-      if (opens && reader[bucket * devices + t] < 0) reader[bucket * devices + t] = id;
-    }
-    if (shares) visit(u, index, piece, completes);
-    if (plan_.offload.activations > 0) visit_layer(u, action, piece.layer, tasks);
-    // The first compute after a collective hangs on it alone; later ones on their own chain.
-    if (!piece.is_collective) u.open_comm = -1;
-    is_first = false;
+  for (std::size_t t = 0; t < devices; ++t) {
+    const std::int32_t id = shared >= 0 ? shared
+                                        : add_compute(u, static_cast<int>(t), piece, hand.label,
+                                                      action.chunk, action.micro_batch);
+    if (hand.next == 0) u.action_first[hand.index * devices + t] = id;
+    u.action_last[hand.index * devices + t] = tasks[t] = id;
+    if (hand.completes) ready[bucket * devices + t] = id;
+    if (hand.opens && reader[bucket * devices + t] < 0) reader[bucket * devices + t] = id;
   }
-  if (completes && !signals)  // not cut: all buckets complete with the last piece
+  if (hand.shares) visit(u, hand.index, piece, hand.completes);
+  if (plan_.offload.activations > 0) visit_layer(u, action, piece.layer, tasks);
+  // The first compute after a collective hangs on it alone; later ones on their own chain.
+  if (!piece.is_collective) u.open_comm = -1;
+  ++hand.next;
+}
+
+void Lowering::put_down(StageUnit& u, const ActionInHand& hand) {
+  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][hand.index];
+  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  auto& ready = u.bucket_ready[static_cast<std::size_t>(action.chunk)];
+  auto& reader = u.bucket_reader[static_cast<std::size_t>(action.chunk)];
+  if (hand.completes && !hand.signals)  // not cut: all buckets complete with the last piece
     for (std::size_t i = 0; i < ready.size(); ++i)
-      ready[i] = u.action_last[index * devices + i % devices];
-  if (opens && !waits)
+      ready[i] = u.action_last[hand.index * devices + i % devices];
+  if (hand.opens && !hand.waits)
     for (std::size_t i = 0; i < reader.size(); ++i)
-      reader[i] = u.action_first[index * devices + i % devices];
+      reader[i] = u.action_first[hand.index * devices + i % devices];
+}
+
+/// One action piece by piece; of several that are joined, each in turn until a collective of its
+/// own is under way, which then runs beside the next one's work.
+void Lowering::emit_hands(StageUnit& u, std::vector<ActionInHand>& hands) {
+  u.takes_turns = hands.size() > 1;
+  for (ActionInHand& hand : hands) hand.open_comm = u.open_comm;
+  for (bool is_done = false; !is_done;) {
+    is_done = true;
+    for (ActionInHand& hand : hands) {
+      if (hand.is_done()) continue;
+      u.open_comm = hand.open_comm;
+      while (!hand.is_done() && !(*hand.pieces)[hand.next].is_collective) emit_piece(u, hand);
+      while (!hand.is_done() && (*hand.pieces)[hand.next].is_collective) emit_piece(u, hand);
+      hand.open_comm = u.open_comm;
+      is_done = false;
+    }
+  }
+  u.takes_turns = false;
+  for (const ActionInHand& hand : hands) {
+    if (hand.open_comm >= 0) u.open_comm = hand.open_comm;
+    put_down(u, hand);
+  }
 }
 
 /// Notes that the tasks just made work on a piece's bucket.
@@ -183,13 +216,17 @@ void Lowering::emit_actions(StageUnit& u) {
     u.bucket_ready.emplace_back(buckets * devices, -1);
     u.bucket_reader.emplace_back(buckets * devices, -1);
   }
+  std::vector<ActionInHand> hands;
   for (std::size_t i = 0; i < actions.size(); ++i) {
     const auto chunk = static_cast<std::size_t>(actions[i].chunk);
     const bool completes = completes_gradients(actions[i].kind) && last_of_chunk[chunk] == i;
-    emit_action(u, i, completes, first_of_chunk[chunk] == i);
+    hands.push_back(take_up(u, i, completes, first_of_chunk[chunk] == i));
     if (completes)
       for (std::size_t b = 0; b < u.bucket_ready[chunk].size() / devices; ++b)
         u.bucket_order.emplace_back(static_cast<int>(chunk), static_cast<int>(b));
+    if (plan_.overlap.experts && actions[i].joined && i + 1 < actions.size()) continue;
+    emit_hands(u, hands);
+    hands.clear();
   }
   join_actions(u);
 }

@@ -24,7 +24,7 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
                             (key.action == ActionKind::WeightGradient && !item.weight_gradient);
     if (other_half) {
       if (!items.empty()) items.back().beside_next = false;  // what would hide it comes later
-    } else if (!item.is_collective || plan_.tp > 1) {
+    } else if (!item.is_collective || plan_.tp > 1 || item.group == CommGroup::Experts) {
       items.push_back(item);
     }
   }
@@ -65,13 +65,15 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
     if (plan_.offload.activations > 0 && item.item.layer != layer) close();
     bucket = item.bucket;
     layer = item.item.layer;
-    if (!item.is_collective || !collectives_are_tasks) {
+    const bool among_experts = item.group == CommGroup::Experts;
+    if (!item.is_collective || !(collectives_are_tasks || among_experts)) {
       open.push_back(item.item);
       continue;
     }
     close();
     Piece piece;
     piece.is_collective = true;
+    piece.group = item.group;
     piece.collective = item.collective;
     piece.bytes = item.item.bytes;
     piece.hidden_s = item.hidden_s;

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <map>
 
 #include "plan/ensure.h"
+#include "strategies/expert_groups.h"
 #include "strategies/lowering.h"
 
 namespace rehearse {
@@ -43,9 +45,10 @@ void Lowering::make_data_teams() {
 
 double Lowering::bucket_size(int stage, int chunk, int bucket) const {
   const StageUnit& u = units_[static_cast<std::size_t>(stage)];
-  return kinds_[u.kind]
-      .chunks[program_of(stage, chunk)]
-      .bucket_parameters[static_cast<std::size_t>(bucket)];
+  const double all = kinds_[u.kind]
+                         .chunks[program_of(stage, chunk)]
+                         .bucket_parameters[static_cast<std::size_t>(bucket)];
+  return all - expert_bucket_size(stage, chunk, bucket);
 }
 
 std::int32_t Lowering::add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call) {
@@ -97,17 +100,26 @@ void Lowering::emit_gradient_reductions() {
   if (plan_.dp == 1 || plan_.zero >= 2) return;
   const bool sharded = plan_.zero > 0;
   for (int stage = 0; stage < plan_.pp; ++stage)
-    for (int t = 0; t < tensor_devices_; ++t)
+    for (int t = 0; t < tensor_devices_; ++t) {
+      std::vector<DataTeam> expert_teams = expert_data_teams(stage, t);
       for (const auto& [chunk, bucket] : unit(0, stage).bucket_order) {
         const double parameters = bucket_size(stage, chunk, bucket);
-        if (parameters <= 0) continue;
-        const std::int32_t id = add_team_collective(
-            stage, t, whole_team(stage, t),
-            {sharded ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce, CommKind::Data,
-             Stream::Data, parameters * gradient_bytes(),
-             sharded ? "gradient reduce-scatter" : "gradient all-reduce", plan_.overlap.gradients});
+        const TeamCall call{sharded ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
+                            CommKind::Data,
+                            Stream::Data,
+                            parameters * gradient_bytes(),
+                            sharded ? "gradient reduce-scatter" : "gradient all-reduce",
+                            plan_.overlap.gradients};
+        if (parameters <= 0) {
+          reduce_expert_gradients(stage, t, chunk, bucket, expert_teams, call);
+          continue;
+        }
+        const std::int32_t id = add_team_collective(stage, t, whole_team(stage, t), call);
         for (std::size_t c = 0; c < classes_.members.size(); ++c) {
           const StageUnit& u = unit(static_cast<int>(c), stage);
+          if (const std::int32_t before = u.last_reduction[static_cast<std::size_t>(t)];
+              before >= 0)
+            edges_.add(before, id);
           const std::size_t at = static_cast<std::size_t>(bucket * tensor_devices_ + t);
           const std::int32_t own = u.tail[static_cast<std::size_t>(t)];
           const std::int32_t end = u.open_comm >= 0 ? u.open_comm : own;
@@ -116,7 +128,9 @@ void Lowering::emit_gradient_reductions() {
               plan_.overlap.gradients ? u.bucket_ready[static_cast<std::size_t>(chunk)][at] : end,
               id);
         }
+        reduce_expert_gradients(stage, t, chunk, bucket, expert_teams, call);
       }
+    }
 }
 
 /// Stages that hold copies of the same parameters sum their gradients after the data-parallel
@@ -124,13 +138,10 @@ void Lowering::emit_gradient_reductions() {
 /// both ways through the pipeline the two pieces of a stage on its mirror image. Of gradients that
 /// data ranks share out, each rank sums its share.
 void Lowering::emit_copy_reductions() {
-  const double shares = plan_.zero > 0 ? shard_ranks(plan_) : 1;
   if (in_.schedule.placement == Placement::BothWays) {
     for (int stage = 0; 2 * stage < plan_.pp; ++stage) {
-      double parameters = 0;
-      for (int v = 0; v < in_.schedule.chunks; ++v)
-        parameters += kinds_[unit(0, stage).kind].chunks[program_of(stage, v)].parameters();
-      add_copy_reduction(stage, plan_.pp - 1 - stage, parameters * gradient_bytes() / shares,
+      add_copy_reduction(stage, plan_.pp - 1 - stage,
+                         owned_parameters(unit(0, stage)) * gradient_bytes(),
                          "mirrored gradient all-reduce");
     }
   } else if (in_.model.tied_embeddings && !ends_meet(in_.schedule)) {
@@ -182,6 +193,9 @@ void Lowering::add_copy_reduction(int first_stage, int second_stage, double byte
             end->open_comm >= 0 ? end->open_comm : end->tail[static_cast<std::size_t>(t)];
         edges_.add(compute, id);
         if (before >= 0) edges_.add(before, id);
+        if (const std::int32_t reduced = end->last_reduction[static_cast<std::size_t>(t)];
+            reduced >= 0)
+          edges_.add(reduced, id);
         end->copy_reduction.push_back(id);
       }
     }
@@ -202,7 +216,12 @@ double Lowering::stage_parameters(const StageUnit& u) const {
 }
 
 double Lowering::owned_parameters(const StageUnit& u) const {
-  return stage_parameters(u) / (plan_.zero > 0 ? shard_ranks(plan_) : 1);
+  double experts = 0;
+  if (plan_.ep > 1)
+    for (int v = 0; v < in_.schedule.chunks; ++v)
+      experts += kinds_[u.kind].chunks[program_of(u.stage, v)].expert_parameters();
+  if (plan_.zero == 0) return stage_parameters(u);
+  return (stage_parameters(u) - experts) / shard_ranks(plan_) + experts / expert_copies(plan_);
 }
 
 std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm) {
@@ -328,39 +347,57 @@ double Lowering::gather_bytes(int stage, int chunk, int bucket) const {
   return whole - program.bucket_fp8_parameters[at] * (parameter_bytes() - bytes_of(Precision::Fp8));
 }
 
+/// Gathers of one team, of the experts' weights or of all others, on its data stream.
+void Lowering::gather_parameters(int stage, int t, DataTeam& team, bool experts) {
+  // The forward of the next step asks for buckets in the reverse of the backward's order.
+  const auto& completed = unit(0, stage).bucket_order;
+  for (auto at = completed.rbegin(); at != completed.rend(); ++at) {
+    const auto chunk = static_cast<std::size_t>(at->first);
+    const auto bucket = static_cast<std::size_t>(at->second);
+    const double parameters = experts ? expert_bucket_size(stage, at->first, at->second)
+                                      : bucket_size(stage, at->first, at->second);
+    if (parameters <= 0) continue;
+    const std::int32_t id = add_team_collective(
+        stage, t, team,
+        {CollectiveKind::AllGather, CommKind::Parameter, Stream::Data,
+         parameters * parameter_bytes(), "parameter all-gather", plan_.overlap.parameters});
+    for (const int c : team.classes) {
+      StageUnit& u = unit(c, stage);
+      edges_.add(u.tail[static_cast<std::size_t>(t)], id);
+      const std::int32_t reader =
+          u.bucket_reader[chunk][bucket * static_cast<std::size_t>(tensor_devices_) +
+                                 static_cast<std::size_t>(t)];
+      if (plan_.overlap.parameters && reader >= 0) edges_.add_wrap(team.tail, reader);
+    }
+  }
+}
+
 void Lowering::emit_parameter_gathers() {
   if (plan_.dp == 1 || plan_.zero == 0 || plan_.zero == 3) return;
   for (int stage = 0; stage < plan_.pp; ++stage)
-    for (int t = 0; t < tensor_devices_; ++t)
-      for (DataTeam& team : data_teams(stage, t, shard_ranks(plan_), false)) {
+    for (int t = 0; t < tensor_devices_; ++t) {
+      std::vector<DataTeam> teams = data_teams(stage, t, shard_ranks(plan_), false);
+      for (DataTeam& team : teams) {
         team.tail = whole_team(stage, t).tail;
-        // The forward of the next step asks for buckets in the reverse of the backward's order.
-        const auto& completed = unit(0, stage).bucket_order;
-        for (auto at = completed.rbegin(); at != completed.rend(); ++at) {
-          const auto chunk = static_cast<std::size_t>(at->first);
-          const auto bucket = static_cast<std::size_t>(at->second);
-          const double parameters = bucket_size(stage, at->first, at->second);
-          if (parameters <= 0) continue;
-          const std::int32_t id = add_team_collective(
-              stage, t, team,
-              {CollectiveKind::AllGather, CommKind::Parameter, Stream::Data,
-               parameters * parameter_bytes(), "parameter all-gather", plan_.overlap.parameters});
-          for (const int c : team.classes) {
-            StageUnit& u = unit(c, stage);
-            edges_.add(u.tail[static_cast<std::size_t>(t)], id);
-            const std::int32_t reader =
-                u.bucket_reader[chunk][bucket * static_cast<std::size_t>(tensor_devices_) +
-                                       static_cast<std::size_t>(t)];
-            if (plan_.overlap.parameters && reader >= 0) edges_.add_wrap(team.tail, reader);
-          }
-        }
-        if (plan_.overlap.parameters) continue;
-        for (const int c : team.classes) {
-          const std::int32_t end =
-              add_step_compute(unit(c, stage), t, empty_segment_, "parameters gathered");
-          if (team.tail >= 0) edges_.add(team.tail, end);
-        }
+        gather_parameters(stage, t, team, false);
       }
+      std::vector<DataTeam> of_experts = expert_data_teams(stage, t);
+      for (DataTeam& team : of_experts) {
+        team.tail = teams.front().tail;
+        gather_parameters(stage, t, team, true);
+        teams.push_back(team);
+      }
+      if (plan_.overlap.parameters) continue;
+      std::map<int, std::vector<std::int32_t>> tails;  // by class
+      for (const DataTeam& team : teams)
+        for (const int c : team.classes)
+          if (team.tail >= 0) tails[c].push_back(team.tail);
+      for (const auto& [c, ends] : tails) {
+        const std::int32_t end =
+            add_step_compute(unit(c, stage), t, empty_segment_, "parameters gathered");
+        for (const std::int32_t tail : ends) edges_.add(tail, end);
+      }
+    }
 }
 
 }  // namespace rehearse

@@ -24,6 +24,7 @@ struct Piece {
   CollectiveKind collective = CollectiveKind::AllReduce;
   double bytes = 0;
   double hidden_s = 0;  ///< of a collective: beside the next piece
+  CommGroup group = CommGroup::Tensor;
   std::int32_t label = 0;
   std::int32_t first_bucket = 0;  ///< the bucket of its items (pieces are cut between buckets)
   std::int32_t layer = -1;        ///< likewise, where pieces are cut between layers
@@ -63,6 +64,21 @@ struct HostCopy {
   std::int32_t after_copy = -1;             ///< index of another copy
 };
 
+/// An action on its way into tasks.
+struct ActionInHand {
+  std::size_t index = 0;   ///< in the stage's order
+  bool completes = false;  ///< the last gradients of the step for its chunk
+  bool opens = false;      ///< the first forward of the step on its chunk
+  bool shares = false;     ///< weights or gradients are shared out bucket by bucket
+  bool signals = false;    ///< buckets complete one by one
+  bool waits = false;      ///< buckets are waited for one by one
+  std::int32_t label = 0;
+  const std::vector<Piece>* pieces = nullptr;
+  std::size_t next = 0;         ///< piece
+  std::int32_t open_comm = -1;  ///< its own collective that its next compute waits for
+  bool is_done() const { return next == pieces->size(); }
+};
+
 /// Transfers of one direction between two stages: what is asked for again and again, and the last
 /// one made; both by tensor device.
 struct TransferLine {
@@ -83,7 +99,8 @@ struct StageUnit {
   std::size_t kind = 0;                  ///< index into Lowering::kinds_
   std::vector<std::int32_t> first_task;  ///< by tensor device: first compute of the step
   std::vector<std::int32_t> tail;        ///< by tensor device: last compute
-  std::int32_t open_comm = -1;           ///< tensor collective that the next compute waits for
+  std::int32_t open_comm = -1;           ///< collective that the next compute waits for
+  bool takes_turns = false;              ///< joined actions go piece by piece
   std::vector<std::int32_t> action_first, action_last;  ///< [action · tensor devices + t]
   /// Task after which a chunk's bucket is complete: [chunk][bucket · tensor devices + t].
   std::vector<std::vector<std::int32_t>> bucket_ready;
@@ -94,6 +111,9 @@ struct StageUnit {
   std::vector<std::int32_t> last_reduction;       ///< by tensor device; −1: none of ZeRO-2, 3
   /// Prototypes of what is asked for again and again; the transfers are one a tensor device.
   std::vector<TensorPrototype> tensor_tasks;
+  std::vector<Task> expert_tasks;  ///< prototypes of dispatches and combines
+  int expert_calls = 0;            ///< dispatches and combines so far
+  std::int32_t expert_tail = -1;   ///< the last of them
   std::map<std::pair<bool, int>, TransferLine> transfers;  ///< by (forward?, receiving stage)
   std::vector<LayerVisit> layer_visits;                    ///< of actions cut at layers, in order
   std::map<std::pair<std::size_t, int>, std::int32_t> visit_reduction;  ///< by (visit, device)
@@ -144,7 +164,10 @@ class Lowering {
   // lower_actions.cpp: what each stage computes
   void emit_actions(StageUnit& unit);
   void join_actions(StageUnit& unit);
-  void emit_action(StageUnit& unit, std::size_t index, bool completes, bool opens);
+  ActionInHand take_up(StageUnit& unit, std::size_t index, bool completes, bool opens);
+  void emit_piece(StageUnit& unit, ActionInHand& hand);
+  void put_down(StageUnit& unit, const ActionInHand& hand);
+  void emit_hands(StageUnit& unit, std::vector<ActionInHand>& hands);
   void visit(StageUnit& unit, std::size_t index, const Piece& piece, bool completes);
   std::int32_t add_compute(StageUnit& unit, int t, const Piece& piece, std::int32_t label,
                            std::int32_t chunk, std::int32_t micro_batch);
@@ -156,6 +179,16 @@ class Lowering {
   std::size_t action_slot(const Action& action) const;
   void emit_transfers(StageUnit& unit);
   void emit_transfer(StageUnit& from, std::size_t action, StageUnit& to, std::size_t to_action);
+
+  // lower_experts.cpp: dispatch, combine, and gradients of experts
+  std::vector<std::vector<GpuId>> expert_ranks(int stage, int team) const;
+  std::vector<int> expert_teams_of(const StageUnit& unit) const;
+  void put_experts_on_network(const StageUnit& unit, const std::vector<GpuId>& group, Task& task);
+  Task expert_task(const StageUnit& unit, const Piece& piece);
+  std::int32_t add_expert_collective(StageUnit& unit, const Piece& piece, std::int32_t chunk,
+                                     std::int32_t micro_batch);
+  double expert_bucket_size(int stage, int chunk, int bucket) const;
+  std::vector<DataTeam> expert_data_teams(int stage, int t) const;
 
   // lower_step_end.cpp: gradients, optimizer, parameters
   void emit_gradient_reductions();
@@ -177,7 +210,11 @@ class Lowering {
     bool overlaps;
   };
   std::int32_t add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call);
+  void reduce_expert_gradients(int stage, int t, int chunk, int bucket,
+                               std::vector<DataTeam>& teams, const TeamCall& like);
+  /// Parameters of a bucket that all data ranks have copies of.
   double bucket_size(int stage, int chunk, int bucket) const;
+  void gather_parameters(int stage, int t, DataTeam& team, bool experts);
 
   // lower_offload.cpp: what lies in host memory
   struct HostCall {
@@ -276,6 +313,8 @@ class Lowering {
   /// First gathers of the step, that wait for the last step's update: (device unit, task).
   std::vector<std::pair<std::pair<std::size_t, int>, std::int32_t>> first_gathers_;
   std::map<std::tuple<int, int, int>, std::int32_t> last_replica_reduction_;  ///< (stage, t, class)
+  /// Dispatches and combines by (stage, team, how many came before).
+  std::map<std::tuple<int, int, int>, std::int32_t> expert_calls_;
   std::int32_t empty_segment_ = -1;
 };
 

@@ -16,6 +16,7 @@
 
 #include "kernels/layer.h"
 #include "plan/ensure.h"
+#include "strategies/expert_groups.h"
 #include "strategies/split_backward.h"
 
 namespace rehearse {
@@ -45,7 +46,8 @@ double communicator_bytes(int ranks) {
 
 double framework_bytes(const Plan& plan) {
   return kContextBytes + kMatrixWorkspaceBytes + communicator_bytes(plan.tp) +
-         communicator_bytes(plan.cp) + communicator_bytes(plan.dp) + communicator_bytes(plan.pp);
+         communicator_bytes(plan.cp) + communicator_bytes(plan.dp) + communicator_bytes(plan.pp) +
+         communicator_bytes(plan.ep);
 }
 
 /// Bytes of the tensors of one chunk of the model.
@@ -136,8 +138,8 @@ class MemoryModel {
       : plan_(plan),
         schedule_(schedule),
         layers_(chunk_layers(plan, model.layers)),
-        shape_(
-            layer_shape(model, plan, workload.seq_len > 0 ? workload.seq_len : model.max_seq_len)) {
+        shape_(layer_shape(model, plan, workload.seq_len > 0 ? workload.seq_len : model.max_seq_len,
+                           workload.routing)) {
     ensure(static_cast<int>(layers_.size()) == piece_count(schedule),
            "plan and schedule have the same chunks");
   }
@@ -160,7 +162,7 @@ class MemoryModel {
     const double whole_gradients = plan_.offload.gradients ? 0 : parameters / gradient_shards();
     part("gradients",
          bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
-    part("optimizer", plan_.offload.optimizer ? 0 : optimizer_bytes() * parameters);
+    part("optimizer", plan_.offload.optimizer ? 0 : optimizer_bytes(stage));
     part("activations", walk.peak().activations);
     part("logits and loss", walk.peak().loss);
     part("workspace", walk.peak().workspace);
@@ -177,11 +179,25 @@ class MemoryModel {
     return plan_.precision == Precision::Fp8 ? Precision::Bf16 : plan_.precision;
   }
 
-  /// Of each parameter. fp32 weights are their own master copy.
-  double optimizer_bytes() const {
+  /// Of a stage. fp32 weights are their own master copy.
+  double optimizer_bytes(int stage) const {
     const double master = plan_.precision == Precision::Fp32 ? 0 : kMasterBytes;
-    const double shards = plan_.zero >= 1 ? static_cast<double>(shard_ranks(plan_)) * plan_.cp : 1;
-    return (master + 2 * kMomentBytes) / shards;
+    return (master + 2 * kMomentBytes) * owned_parameters(stage);
+  }
+  /// Parameters whose optimizer state a rank holds: of experts, only ranks with copies share.
+  double owned_parameters(int stage) const {
+    const double parameters = stage_parameters(stage);
+    if (plan_.zero < 1) return parameters;
+    const double experts = plan_.ep > 1 ? stage_expert_parameters(stage) : 0;
+    return (parameters - experts) / (static_cast<double>(shard_ranks(plan_)) * plan_.cp) +
+           experts / expert_copies(plan_);
+  }
+  double stage_expert_parameters(int stage) const {
+    double count = 0;
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      for_each_layer(stage, chunk,
+                     [&](const LayerShape& layer) { count += expert_parameters_per_rank(layer); });
+    return count;
   }
 
   double largest_saved(int stage) const {
@@ -195,8 +211,7 @@ class MemoryModel {
 
   /// The host keeps master weights with its moments even where layers compute in fp32.
   double host_bytes(int stage, const std::vector<Action>& actions) const {
-    const double owned =
-        stage_parameters(stage) / (plan_.zero >= 1 ? shard_ranks(plan_) * plan_.cp : 1);
+    const double owned = owned_parameters(stage);
     double bytes = 0;
     if (plan_.offload.optimizer) bytes += (kMasterBytes + 2 * kMomentBytes) * owned;
     if (plan_.offload.gradients) bytes += bytes_of(plan_.gradient_precision) * owned;
@@ -219,8 +234,16 @@ class MemoryModel {
   double gradient_shards() const {
     return plan_.zero >= 2 && plan_.reduce_every_micro_batch ? shard_ranks(plan_) * plan_.cp : 1;
   }
+  double largest_layer(int stage) const {
+    double largest = 0;
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      for_each_layer(stage, chunk, [&](const LayerShape& layer) {
+        largest = std::max(largest, layer_parameters_per_rank(layer));
+      });
+    return largest;
+  }
   double largest_unit(int stage) const {
-    double largest = layer_count(stage) > 0 ? layer_parameters_per_rank(shape_) : 0;
+    double largest = largest_layer(stage);
     if (holds_first(stage)) largest = std::max(largest, embedding_parameters_per_rank(shape_));
     if (holds_last(stage))
       largest = std::max(largest, head_parameters_per_rank(shape_, head_has_table()));
@@ -231,12 +254,12 @@ class MemoryModel {
   double gathered_parameters(int stage) const {
     if (plan_.zero < 3 || shard_ranks(plan_) == 1) return 0;
     if (!plan_.reshard_after_forward) return stage_parameters(stage);
-    return largest_unit(stage) + plan_.prefetch * layer_parameters_per_rank(shape_);
+    return largest_unit(stage) + plan_.prefetch * largest_layer(stage);
   }
   /// ZeRO-2, 3: whole gradients of the layer that is being reduced and of the one at work.
   double unreduced_parameters(int stage) const {
     if (gradient_shards() == 1 && !plan_.offload.gradients) return 0;
-    return largest_unit(stage) + layer_parameters_per_rank(shape_);
+    return largest_unit(stage) + largest_layer(stage);
   }
 
   bool is_first(int stage, int chunk) const { return piece_of(schedule_, stage, chunk) == 0; }
@@ -281,7 +304,10 @@ class MemoryModel {
   }
 
   double stage_parameters(int stage) const {
-    double count = layer_count(stage) * layer_parameters_per_rank(shape_);
+    double count = 0;
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      for_each_layer(stage, chunk,
+                     [&](const LayerShape& layer) { count += layer_parameters_per_rank(layer); });
     if (holds_first(stage)) count += embedding_parameters_per_rank(shape_);
     if (holds_last(stage)) count += head_parameters_per_rank(shape_, head_has_table());
     return count;

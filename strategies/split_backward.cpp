@@ -1,6 +1,9 @@
 #include "strategies/split_backward.h"
 
+#include "kernels/latent_attention.h"
+#include "kernels/layer_experts.h"
 #include "kernels/layer_parts.h"
+#include "plan/mixture.h"
 
 namespace rehearse {
 
@@ -9,9 +12,13 @@ double layer_kept_for_weights_bytes(const LayerShape& shape) {
   const double byte = at.kept_bytes;
   const auto tokens = static_cast<double>(at.tokens);
   const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
-  const double inputs = 2 * split + tokens * static_cast<double>(at.query + at.ffn);
-  const double gradients = 2 * split + tokens * static_cast<double>(at.qkv + at.ffn_up);
-  return byte * (inputs + gradients);
+  const double attention = is_latent(shape.model)
+                               ? latent_kept_for_weights_elements(shape)
+                               : 2 * split + tokens * static_cast<double>(at.query + at.qkv);
+  const double feed_forward = shape.model.experts.count > 0
+                                  ? expert_kept_for_weights_elements(shape)
+                                  : 2 * split + tokens * static_cast<double>(at.ffn + at.ffn_up);
+  return byte * (attention + feed_forward);
 }
 
 double head_kept_for_weights_bytes(const LayerShape& shape) {

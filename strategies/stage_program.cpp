@@ -41,6 +41,10 @@ double ChunkProgram::parameters() const {
   return std::accumulate(bucket_parameters.begin(), bucket_parameters.end(), 0.0);
 }
 
+double ChunkProgram::expert_parameters() const {
+  return std::accumulate(bucket_expert_parameters.begin(), bucket_expert_parameters.end(), 0.0);
+}
+
 std::int32_t Labels::of(const std::string& name) {
   const auto at = std::find(names_.begin(), names_.end(), name);
   if (at != names_.end()) return static_cast<std::int32_t>(at - names_.begin());
@@ -54,9 +58,6 @@ StageProgrammer::StageProgrammer(const LayerShape& shape, const CostModel& costs
       tensor_seconds_(std::move(tensor_seconds)),
       labels_(labels),
       shape_(shape),
-      variants_{{shape.recompute, shape.precision, price_all(layer_forward(shape), "forward"),
-                 price_all(layer_backward(shape), "backward"), layer_parameters_per_rank(shape),
-                 fp8_parameters_per_rank(shape)}},
       embedding_forward_(price_all(embedding_forward(shape), "forward")),
       embedding_backward_(price_all(embedding_backward(shape), "backward")),
       head_forward_(price_all(head_forward(shape), "forward")),
@@ -82,10 +83,14 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
       to.is_collective = true;
       to.collective = from.collective;
       to.beside_next = from.beside_next;
-      to.item.seconds = tensor_seconds_(from.collective, from.bytes);
+      to.group = from.group;
+      // What goes among experts is a task of its own.
+      const bool is_tensor = from.group == CommGroup::Tensor;
+      if (is_tensor) to.item.seconds = tensor_seconds_(from.collective, from.bytes);
       to.item.bytes = from.bytes;
-      to.item.label =
-          labels_.of("tensor " + std::string(collective_name(from.collective)) + " " + suffix);
+      const std::string way = from.op.name == OperatorName::ExpertUp ? "dispatch " : "combine ";
+      const std::string name = collective_name(from.collective);
+      to.item.label = labels_.of(is_tensor ? "tensor " + name + " " + suffix : way + suffix);
       to.item.work = WorkKind::TensorComm;
     } else {
       to.item = price(from.op, priced.totals);
@@ -98,10 +103,14 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
 
 const StageProgrammer::Variant& StageProgrammer::variant(const LayerShape& shape) const {
   for (const Variant& known : variants_)
-    if (known.recompute == shape.recompute && known.precision == shape.precision) return known;
-  variants_.push_back({shape.recompute, shape.precision, price_all(layer_forward(shape), "forward"),
+    if (known.recompute == shape.recompute && known.precision == shape.precision &&
+        known.experts == shape.model.experts.count)
+      return known;
+  variants_.push_back({shape.recompute, shape.precision, shape.model.experts.count,
+                       price_all(layer_forward(shape), "forward"),
                        price_all(layer_backward(shape), "backward"),
-                       layer_parameters_per_rank(shape), fp8_parameters_per_rank(shape)});
+                       layer_parameters_per_rank(shape), expert_parameters_per_rank(shape),
+                       fp8_parameters_per_rank(shape)});
   return variants_.back();
 }
 
@@ -110,7 +119,7 @@ ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_par
     const Priced *forward, *backward;
     std::int32_t layer;
     double parameters;
-    double fp8_parameters = 0;
+    double expert_parameters = 0, fp8_parameters = 0;
     std::int32_t bucket = 0;
   };
   std::vector<Unit> units;
@@ -120,7 +129,8 @@ ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_par
   for (std::int32_t i = 0; i < extent.layer_count; ++i) {
     const std::int32_t layer = extent.first_layer + i;
     const Variant& kind = variant(shape_of_layer(shape_, layer, i));
-    units.push_back({&kind.forward, &kind.backward, layer, kind.parameters, kind.fp8_parameters});
+    units.push_back({&kind.forward, &kind.backward, layer, kind.parameters, kind.expert_parameters,
+                     kind.fp8_parameters});
   }
   if (extent.has_head)
     units.push_back({&head_forward_, &head_backward_, -1,
@@ -131,11 +141,13 @@ ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_par
   for (auto unit = units.rbegin(); unit != units.rend(); ++unit) {
     if (program.bucket_parameters.empty() || open >= bucket_parameters) {
       program.bucket_parameters.push_back(0);
+      program.bucket_expert_parameters.push_back(0);
       program.bucket_fp8_parameters.push_back(0);
       open = 0;
     }
     open += unit->parameters;
     program.bucket_parameters.back() += unit->parameters;
+    program.bucket_expert_parameters.back() += unit->expert_parameters;
     program.bucket_fp8_parameters.back() += unit->fp8_parameters;
     unit->bucket = static_cast<std::int32_t>(program.bucket_parameters.size() - 1);
   }

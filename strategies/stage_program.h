@@ -17,6 +17,7 @@ struct ChunkItem {
   SegmentItem item;  ///< of a collective: its time in a tensor group that is alone on its node
   bool is_collective = false;
   CollectiveKind collective = CollectiveKind::AllReduce;
+  CommGroup group = CommGroup::Tensor;
   bool beside_next = false;  ///< a collective that the next item does not need
   double hidden_s = 0;       ///< of a collective: taken from its time, since the next item hides it
   bool weight_gradient = false;  ///< moves to the WeightGradient action of a split backward
@@ -35,9 +36,11 @@ struct ChunkProgram {
   std::vector<ChunkItem> forward, backward;
   /// Parameters of each gradient bucket, in the order in which the backward completes them.
   std::vector<double> bucket_parameters;
-  std::vector<double> bucket_fp8_parameters;  ///< of these, those of fp8 products
-  PricedTotals totals;                        ///< of one forward and one backward
+  std::vector<double> bucket_expert_parameters;  ///< of these, the routed experts'
+  std::vector<double> bucket_fp8_parameters;     ///< of these, those of fp8 products
+  PricedTotals totals;                           ///< of one forward and one backward
   double parameters() const;
+  double expert_parameters() const;
 };
 
 /// Which piece of the model a chunk is.
@@ -80,8 +83,9 @@ class StageProgrammer {
   struct Variant {
     Recompute recompute;
     Precision precision;
+    int experts;
     Priced forward, backward;
-    double parameters, fp8_parameters;
+    double parameters, expert_parameters, fp8_parameters;
   };
   Priced price_all(const std::vector<LayerItem>& items, const char* suffix) const;
   const Variant& variant(const LayerShape& shape) const;

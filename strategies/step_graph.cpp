@@ -18,6 +18,8 @@ const char* comm_kind_name(CommKind kind) {
       return "pipeline";
     case CommKind::Control:
       return "control";
+    case CommKind::Expert:
+      return "expert";
     case CommKind::Host:
       return "host_memory";
   }

@@ -15,9 +15,10 @@ enum class CommKind : std::uint8_t {
   Parameter,  ///< gathers of sharded parameters
   Pipeline,   ///< activations and their gradients between stages
   Control,    ///< scalars: gradient norm, loss
+  Expert,     ///< tokens to their experts and back
   Host,       ///< copies to and from host memory, and what the host does with them
 };
-inline constexpr int kCommKindCount = 6;
+inline constexpr int kCommKindCount = 7;
 const char* comm_kind_name(CommKind kind);
 
 /// What a piece of computation is for; compute time is reported by it.

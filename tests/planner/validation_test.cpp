@@ -83,14 +83,15 @@ TEST_CASE("mistakes in measured runs are told with their places, all at once") {
           .empty());
 }
 
-TEST_CASE("a mixture of experts is not expressible and says so") {
+TEST_CASE("a mixture of experts is read with its experts") {
   Problems problems;
   const auto runs = read_measured_runs(
-      with(published_text(), "\"attention\": \"gqa\"", "\"moe\": {\"experts\": 8}"), "runs.json",
-      problems);
+      with(published_text(), "\"attention\": \"gqa\"", "\"moe\": {\"experts\": 8, \"topk\": 2}"),
+      "runs.json", problems);
   REQUIRE(runs.has_value());
-  CHECK_FALSE(runs->front().not_expressible.empty());
-  CHECK_FALSE(predict(runs->front()).not_expressible.empty());
+  CHECK(runs->front().not_expressible.empty());
+  CHECK(runs->front().model.experts.count == 8);
+  CHECK(runs->front().model.experts.active == 2);
 }
 
 TEST_CASE("steps of Megatron-LM on up to 1,536 A100 are predicted within 15 percent") {

@@ -1,0 +1,342 @@
+// A feed-forward part of experts on one rank: of the T tokens the rank has after attention, each
+// goes to k of E experts.
+//   x → router → permute → (dispatch) → (gather) → up → activation → down → (scatter) → (combine)
+//     → unpermute, and beside it the shared experts, an ordinary block of theirs.
+// Dispatch and combine are all-to-alls among `ep` ranks, which hold E/ep experts each; gather and
+// scatter go over the tensor ranks that share an expert. Since the all-to-alls make every rank wait
+// for the busiest, the rows are those of the busiest: load · T·k, times the tensor ranks.
+//
+// The products of a rank's experts are one grouped kernel: as many products as experts, each of
+// their mean rows, whose tiles fill the GPU together. Routing weights are multiplied in with the
+// activation function (Megatron-LM), so that no output of an expert is kept.
+
+#include "kernels/layer_experts.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "plan/ensure.h"
+#include "plan/mixture.h"
+
+namespace rehearse {
+namespace {
+
+constexpr double kFp32Bytes = 4;
+/// A row of an fp8 dispatch has an fp32 scale for every 128 elements (DeepSeek-V3).
+constexpr double kFp8DispatchBytes = 1 + kFp32Bytes / 128;
+
+/// One of the two matrices of a rank's experts.
+struct Grouped {
+  OperatorName name;
+  std::int64_t in, out;
+};
+
+/// `experts` products of m × n × k, of which one size is the mean of fractional rows: FLOPs and
+/// bytes follow the exact rows, tiles the next whole number.
+Operator grouped_gemm(const ExpertWidths& at, OperatorName name, Pass pass, Precision precision,
+                      std::int64_t n, std::int64_t k, bool rows_are_depth, bool fp32) {
+  const double mean = at.rows / static_cast<double>(at.experts);
+  const auto rows = static_cast<std::int64_t>(std::ceil(std::max(mean, 1.0)));
+  Operator op = rows_are_depth ? gemm(name, pass, precision, n, k, rows, fp32)
+                               : gemm(name, pass, precision, rows, n, k, fp32);
+  op.batch = at.experts;
+  const double sizes = static_cast<double>(n) * static_cast<double>(k);
+  const double element = bytes_of(precision);
+  const double written = precision == Precision::Fp8 ? bytes_of(Precision::Bf16) : element;
+  op.flops = 2 * at.rows * sizes;
+  const auto experts = static_cast<double>(at.experts);
+  const auto narrow = static_cast<double>(n), deep = static_cast<double>(k);
+  op.bytes = rows_are_depth
+                 ? element * at.rows * (narrow + deep) + experts * (fp32 ? 8 : written) * sizes
+                 : element * (at.rows * deep + experts * sizes) + written * at.rows * narrow;
+  return op;
+}
+
+void cast_rows(const LayerShape& shape, double elements, Pass pass, ItemList& items) {
+  if (shape.precision != Precision::Fp8) return;
+  items.add(memory_operator(OperatorName::Cast, pass,
+                            fp8_cast_bytes(shape.fp8.scaling, elements, shape.fp8.weight_gradient),
+                            elements));
+}
+
+Precision product_precision(const LayerWidths& layer) {
+  return layer.fp8 ? Precision::Fp8 : layer.activation_precision;
+}
+
+void grouped_forward(const LayerShape& shape, const ExpertWidths& at, const Grouped& matrix,
+                     ItemList& items) {
+  cast_rows(shape, at.rows * static_cast<double>(matrix.in), Pass::Forward, items);
+  items.add(grouped_gemm(at, matrix.name, Pass::Forward, product_precision(at.layer), matrix.out,
+                         matrix.in, false, false));
+}
+
+void grouped_backward(const LayerShape& shape, const ExpertWidths& at, const Grouped& matrix,
+                      ItemList& items) {
+  const bool fp32 = shape.gradient_precision == Precision::Fp32;
+  const Precision precision = product_precision(at.layer);
+  const Precision of_weights =
+      at.layer.fp8 && !shape.fp8.weight_gradient ? at.layer.activation_precision : precision;
+  cast_rows(shape, at.rows * static_cast<double>(matrix.out), Pass::InputGradient, items);
+  items.add(grouped_gemm(at, matrix.name, Pass::InputGradient, precision, matrix.in, matrix.out,
+                         false, false));
+  Operator weights = grouped_gemm(at, matrix.name, Pass::WeightGradient, of_weights, matrix.out,
+                                  matrix.in, true, fp32);
+  if (!fp32)  // the product writes the sum; it must read the old one as well
+    weights.bytes += at.layer.gradient_bytes * static_cast<double>(at.experts) *
+                     static_cast<double>(matrix.out) * static_cast<double>(matrix.in);
+  items.add(weights);
+}
+
+Grouped expert_up(const ExpertWidths& at) {
+  return {OperatorName::ExpertUp, at.layer.hidden, at.up};
+}
+Grouped expert_down(const ExpertWidths& at) {
+  return {OperatorName::ExpertDown, at.ffn, at.layer.hidden};
+}
+
+void activation_pass(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+  const ActivationCost cost = activation_cost(shape.model.activation, pass == Pass::Forward);
+  const double width = at.rows * static_cast<double>(at.ffn);
+  items.add(memory_operator(OperatorName::ExpertActivation, pass,
+                            cost.moved * at.layer.element_bytes * width, cost.flops * width));
+}
+
+/// Rows on their way between ranks; `whole` rows of `bytes` an element.
+void all_to_all(const LayerShape& shape, const ExpertWidths& at, OperatorName name, Pass pass,
+                double element_bytes, ItemList& items) {
+  if (shape.ep == 1) return;
+  items.collective(CollectiveKind::AllToAll, name, pass,
+                   element_bytes * at.sent_rows * static_cast<double>(at.layer.hidden));
+  items.to_experts();
+}
+
+void share_rows(const LayerShape& shape, const ExpertWidths& at, CollectiveKind kind, Pass pass,
+                ItemList& items) {
+  if (shape.expert_tp > 1)
+    items.collective(kind, OperatorName::TokenPermute, pass,
+                     at.layer.element_bytes * at.rows * static_cast<double>(at.layer.hidden));
+}
+
+/// Received rows sorted by expert, or back into the order of their senders.
+void sort_rows(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+  if (shape.ep == 1 || at.experts == 1) return;
+  items.add(
+      memory_operator(OperatorName::TokenPermute, pass,
+                      2 * at.layer.element_bytes * at.rows * static_cast<double>(at.layer.hidden)));
+}
+
+/// Tokens copied to their rows, rows summed into tokens, and the gradients of both: one side is
+/// T rows, the other T·k.
+void permute(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+  const double rows = at.tokens * (1 + shape.model.experts.active);
+  items.add(memory_operator(OperatorName::TokenPermute, pass,
+                            at.layer.element_bytes * rows * static_cast<double>(at.layer.hidden)));
+}
+
+/// Softmax and choice of the k largest: logits read and weights written, in fp32.
+void choose(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+  const double logits = at.tokens * shape.model.experts.count;
+  items.add(memory_operator(OperatorName::Router, pass, 2 * kFp32Bytes * logits, 10 * logits));
+}
+
+Linear shared_up(const LayerShape& shape, const LayerWidths& at, std::int64_t width) {
+  return {.name = OperatorName::FfnUp,
+          .in = at.hidden,
+          .out = shape.model.activation == Activation::Swiglu ? 2 * width : width,
+          .column_parallel = true,
+          .bias = shape.model.linear_bias,
+          .fp8 = at.fp8};
+}
+
+Linear shared_down(const LayerShape& shape, const LayerWidths& at, std::int64_t width) {
+  return {.name = OperatorName::FfnDown,
+          .in = width,
+          .out = at.hidden,
+          .column_parallel = false,
+          .bias = shape.model.linear_bias,
+          .fp8 = at.fp8};
+}
+
+void shared_activation(const LayerShape& shape, const ExpertWidths& at, Pass pass,
+                       ItemList& items) {
+  const ActivationCost cost = activation_cost(shape.model.activation, pass == Pass::Forward);
+  const double width = static_cast<double>(at.layer.tokens) * static_cast<double>(at.shared);
+  items.add(memory_operator(OperatorName::FfnActivation, pass,
+                            cost.moved * at.layer.element_bytes * width, cost.flops * width));
+}
+
+/// The outputs, or input gradients, of shared and routed experts are added.
+void add_shared(const ExpertWidths& at, Pass pass, ItemList& items) {
+  const double elements = at.tokens * static_cast<double>(at.layer.hidden);
+  items.add(memory_operator(OperatorName::ResidualAdd, pass, 3 * at.layer.element_bytes * elements,
+                            elements));
+}
+
+}  // namespace
+
+ActivationCost activation_cost(Activation activation, bool forward) {
+  switch (activation) {
+    case Activation::Swiglu:
+      return {forward ? 3.0 : 5.0, forward ? 9.0 : 13.0};
+    case Activation::SquaredRelu:
+      return {forward ? 2.0 : 3.0, forward ? 2.0 : 3.0};
+    case Activation::Gelu:
+      return {forward ? 2.0 : 3.0, forward ? 8.0 : 13.0};
+  }
+  ensure(false, "every activation function has a cost");
+  return {};
+}
+
+ExpertWidths::ExpertWidths(const LayerShape& shape) : layer(shape) {
+  const Model& model = shape.model;
+  tokens = static_cast<double>(layer.split_tokens);
+  sent_rows = tokens * model.experts.active * shape.expert_load;
+  rows = sent_rows * shape.expert_tp;
+  experts = std::max(1, model.experts.count / shape.ep);
+  ffn = expert_width(model) / shape.expert_tp;
+  up = model.activation == Activation::Swiglu ? 2 * ffn : ffn;
+  shared = model.experts.shared_ffn / shape.tp;
+  shared_up = model.activation == Activation::Swiglu ? 2 * shared : shared;
+}
+
+double expert_load(const Plan& plan, const Routing& routing) {
+  const double most = plan.experts.capacity;
+  if (most > 0 && plan.experts.pad) return most;
+  const double busiest = plan.ep > 1 ? std::min<double>(routing.imbalance, plan.ep) : 1;
+  return most > 0 ? std::min(busiest, most) : busiest;
+}
+
+void experts_forward(const LayerShape& shape, ItemList& items) {
+  const ExpertWidths at(shape);
+  const Model& model = shape.model;
+  const double dispatched =
+      at.layer.fp8 && shape.fp8.gathers ? kFp8DispatchBytes : at.layer.element_bytes;
+  if (at.shared > 0) {
+    linear_forward(shape, shared_up(shape, at.layer, at.shared), items);
+    shared_activation(shape, at, Pass::Forward, items);
+    linear_forward(shape, shared_down(shape, at.layer, at.shared), items);
+  }
+  items.add(gemm(OperatorName::Router, Pass::Forward, at.layer.activation_precision,
+                 at.layer.split_tokens, model.experts.count, at.layer.hidden));
+  choose(shape, at, Pass::Forward, items);
+  permute(shape, at, Pass::Forward, items);
+  all_to_all(shape, at, OperatorName::ExpertUp, Pass::Forward, dispatched, items);
+  share_rows(shape, at, CollectiveKind::AllGather, Pass::Forward, items);
+  sort_rows(shape, at, Pass::Forward, items);
+  grouped_forward(shape, at, expert_up(at), items);
+  activation_pass(shape, at, Pass::Forward, items);
+  grouped_forward(shape, at, expert_down(at), items);
+  sort_rows(shape, at, Pass::Forward, items);
+  share_rows(shape, at, CollectiveKind::ReduceScatter, Pass::Forward, items);
+  all_to_all(shape, at, OperatorName::ExpertDown, Pass::Forward, at.layer.element_bytes, items);
+  permute(shape, at, Pass::Forward, items);
+  if (at.shared > 0) add_shared(at, Pass::Forward, items);
+}
+
+void experts_backward(const LayerShape& shape, ItemList& items) {
+  const ExpertWidths at(shape);
+  const Model& model = shape.model;
+  const double dispatched =
+      at.layer.fp8 && shape.fp8.gathers ? kFp8DispatchBytes : at.layer.element_bytes;
+  permute(shape, at, Pass::InputGradient, items);
+  all_to_all(shape, at, OperatorName::ExpertDown, Pass::InputGradient, dispatched, items);
+  share_rows(shape, at, CollectiveKind::AllGather, Pass::InputGradient, items);
+  sort_rows(shape, at, Pass::InputGradient, items);
+  grouped_backward(shape, at, expert_down(at), items);
+  activation_pass(shape, at, Pass::InputGradient, items);
+  grouped_backward(shape, at, expert_up(at), items);
+  sort_rows(shape, at, Pass::InputGradient, items);
+  share_rows(shape, at, CollectiveKind::ReduceScatter, Pass::InputGradient, items);
+  all_to_all(shape, at, OperatorName::ExpertUp, Pass::InputGradient, at.layer.element_bytes, items);
+  permute(shape, at, Pass::InputGradient, items);
+  choose(shape, at, Pass::InputGradient, items);
+  const std::int64_t tokens = at.layer.split_tokens, count = model.experts.count;
+  items.add(gemm(OperatorName::Router, Pass::InputGradient, at.layer.activation_precision, tokens,
+                 at.layer.hidden, count));
+  items.add(gemm(OperatorName::Router, Pass::WeightGradient, at.layer.activation_precision, count,
+                 at.layer.hidden, tokens, shape.gradient_precision == Precision::Fp32));
+  if (at.shared == 0) return;
+  linear_backward(shape, shared_down(shape, at.layer, at.shared), items);
+  shared_activation(shape, at, Pass::InputGradient, items);
+  linear_backward(shape, shared_up(shape, at.layer, at.shared), items);
+  add_shared(at, Pass::InputGradient, items);
+}
+
+void repeat_experts(const LayerShape& shape, const RepeatedParts& repeated, ItemList& items) {
+  ItemList again;
+  const ExpertWidths at(shape);
+  if (repeated.ffn) {
+    experts_forward(shape, again);
+  } else if (repeated.ffn_activation) {
+    activation_pass(shape, at, Pass::Forward, again);
+    cast_rows(shape, at.rows * static_cast<double>(at.ffn), Pass::Forward, again);
+    if (at.shared > 0) shared_activation(shape, at, Pass::Forward, again);
+  }
+  items.append(again.take(), true);
+}
+
+double expert_parameters_per_rank(const LayerShape& shape) {
+  if (shape.model.experts.count == 0) return 0;
+  const ExpertWidths at(shape);
+  double each = static_cast<double>(at.layer.hidden * (at.up + at.ffn));
+  if (shape.model.linear_bias) each += static_cast<double>(at.up + at.layer.hidden);
+  return static_cast<double>(at.experts) * each;
+}
+
+double router_and_shared_parameters(const LayerShape& shape) {
+  const ExpertWidths at(shape);
+  double count = static_cast<double>(at.layer.hidden) * shape.model.experts.count;
+  count += static_cast<double>(at.layer.hidden * (at.shared_up + at.shared));
+  if (shape.model.linear_bias && at.shared > 0)
+    count += static_cast<double>(at.shared_up + at.layer.hidden);
+  return count;
+}
+
+double expert_fp8_elements(const LayerShape& shape) {
+  const ExpertWidths at(shape);
+  return static_cast<double>(at.layer.hidden) *
+         (static_cast<double>(at.experts * (at.up + at.ffn)) +
+          static_cast<double>(at.shared_up + at.shared));
+}
+
+void expert_tensors(const LayerShape& shape, const RepeatedParts& repeated,
+                    std::vector<SavedTensor>& kept) {
+  const ExpertWidths at(shape);
+  const double byte = at.layer.element_bytes, linear = at.layer.kept_bytes;
+  const auto hidden = static_cast<double>(at.layer.hidden), ffn = static_cast<double>(at.ffn);
+  const auto whole = static_cast<double>(at.layer.tokens);
+  if (!repeated.norm) kept.push_back({"router input", byte * at.tokens * hidden});
+  kept.push_back({"router probabilities", kFp32Bytes * at.tokens * shape.model.experts.count});
+  kept.push_back({"expert_up input", linear * at.rows * hidden});
+  kept.push_back({"routing weights", kFp32Bytes * at.rows});
+  if (!repeated.ffn)
+    kept.push_back({"expert_activation input", byte * at.rows * static_cast<double>(at.up)});
+  if (!repeated.ffn && !repeated.ffn_activation)
+    kept.push_back({"expert_down input", linear * at.rows * ffn});
+  if (at.shared == 0) return;
+  if (at.layer.fp8 && !repeated.norm)  // beside the router's in 16 bits
+    kept.push_back({"shared ffn_up input", linear * at.tokens * hidden});
+  kept.push_back({"shared activation input", byte * whole * static_cast<double>(at.shared_up)});
+  kept.push_back({"shared ffn_down input", linear * whole * static_cast<double>(at.shared)});
+}
+
+double expert_workspace_bytes(const LayerShape& shape) {
+  const ExpertWidths at(shape);
+  const auto up = static_cast<double>(at.up), ffn = static_cast<double>(at.ffn);
+  const auto hidden = static_cast<double>(at.layer.hidden);
+  // Gradients alive together: around the activation function, and around either product.
+  return at.layer.element_bytes * at.rows * std::max(ffn + up, std::max(up, ffn) + hidden);
+}
+
+double expert_kept_for_weights_elements(const LayerShape& shape) {
+  const ExpertWidths at(shape);
+  const auto hidden = static_cast<double>(at.layer.hidden);
+  const double grouped = at.rows * (2 * hidden + static_cast<double>(at.up + at.ffn));
+  const double router = at.tokens * (hidden + shape.model.experts.count);
+  const double shared =
+      static_cast<double>(at.layer.tokens) * static_cast<double>(at.shared_up + at.shared) +
+      (at.shared > 0 ? at.tokens * hidden : 0);
+  return grouped + router + shared;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,162 @@
+// Expert parallelism: dispatch and combine among the ranks that share a layer's experts, and what
+// becomes of the gradients and weights that fewer ranks have copies of.
+#include <algorithm>
+
+#include "plan/ensure.h"
+#include "strategies/expert_groups.h"
+#include "strategies/fluid_time.h"
+#include "strategies/lowering.h"
+
+namespace rehearse {
+namespace {
+
+/// SMs that DeepSeek-V3's own all-to-all kernels hold (arXiv 2412.19437, §3.2.2).
+constexpr double kNodeLimitedSms = 20;
+
+}  // namespace
+
+/// Groups of one team: consecutive replicas that hold all experts once.
+std::vector<std::vector<GpuId>> Lowering::expert_ranks(int stage, int team) const {
+  const int replicas = replicas_with_all_experts(plan_), shared = expert_tensor_ranks(plan_);
+  std::vector<std::vector<GpuId>> groups(static_cast<std::size_t>(shared));
+  for (int r = 0; r < replicas; ++r)
+    for (int tensor = 0; tensor < plan_.tp; ++tensor)
+      groups[static_cast<std::size_t>((r * plan_.tp + tensor) % shared)].push_back(
+          ranks_.gpu(ranks_.rank({tensor, 0, team * replicas + r, stage})));
+  return groups;
+}
+
+/// Folded, all teams go together; else those of the unit's replica alone.
+std::vector<int> Lowering::expert_teams_of(const StageUnit& u) const {
+  const int size = replicas_with_all_experts(plan_);
+  if (options_.fidelity != Fidelity::Folded) return {u.replica_class / size};
+  std::vector<int> teams;
+  for (int team = 0; team < plan_.dp / size; ++team) teams.push_back(team);
+  return teams;
+}
+
+/// Latency and flows of a dispatch or combine of a group on several nodes.
+void Lowering::put_experts_on_network(const StageUnit& u, const std::vector<GpuId>& group,
+                                      Task& task) {
+  const CommunicatorShape shape = communicator_shape(cluster_, group);
+  const Experts& experts = in_.model.experts;
+  const ExpertTraffic traffic = expert_traffic({.ranks = plan_.ep,
+                                                .nodes = shape.nodes,
+                                                .experts = experts.count,
+                                                .active = experts.active,
+                                                .node_limit = plan_.experts.node_limit});
+  // Kernels that limit the nodes of a token write to their peers' memory by themselves; NCCL's
+  // proxy handles every peer's message.
+  const bool own_kernels = plan_.experts.node_limit > 0;
+  task.seconds = nccl_choice(own_kernels ? CollectiveKind::SendReceive : CollectiveKind::AllToAll,
+                             shape, task.bytes)
+                     .latency_s;
+  const std::vector<int> teams = expert_teams_of(u);
+  const std::string name = "experts " + std::to_string(u.stage) + " " + std::to_string(teams[0]);
+  task.payload = pattern(name, [&] {
+    std::vector<PhysicalFlow> flows;
+    for (const int team : teams)
+      for (const std::vector<GpuId>& ranks : expert_ranks(u.stage, team))
+        for (const PhysicalFlow& flow : expert_flows(cluster_, ranks, traffic))
+          flows.push_back(flow);
+    return flows;
+  });
+}
+
+Task Lowering::expert_task(const StageUnit& u, const Piece& piece) {
+  const std::vector<int> teams = expert_teams_of(u);
+  const std::vector<GpuId> group = expert_ranks(u.stage, teams.front()).front();
+  const CollectiveChoice choice =
+      nccl_choice(CollectiveKind::AllToAll, communicator_shape(cluster_, group), piece.bytes);
+  Task task;
+  task.kind = TaskKind::Comm;
+  task.comm = CommKind::Expert;
+  task.stream = Stream::Expert;
+  task.overlaps = plan_.overlap.experts;
+  task.label = piece.label;
+  task.bytes = task.rank_bytes = piece.bytes;
+  if (is_local(cluster_, group))
+    task.seconds = choice.seconds(piece.bytes);
+  else
+    put_experts_on_network(u, group, task);
+  std::vector<std::int32_t> devices;
+  for (const StageUnit& other : units_) {
+    const std::vector<int> theirs = expert_teams_of(other);
+    if (other.stage != u.stage || theirs.front() != teams.front()) continue;
+    for (int t = 0; t < tensor_devices_; ++t) devices.push_back(device(other, t));
+  }
+  task.device = add_group(devices);
+  const GpuSpec& gpu = cluster_.gpu(group.front());
+  const double held = plan_.experts.node_limit > 0 ? kNodeLimitedSms : choice.channels;
+  double& share = out_.compute_share[static_cast<std::size_t>(CommKind::Expert)];
+  share = std::max(share, held / std::max(1, gpu.streaming_multiprocessors));
+  return task;
+}
+
+/// The n-th call of a unit is the n-th of all units of its team: they join in one task.
+std::int32_t Lowering::add_expert_collective(StageUnit& u, const Piece& piece, std::int32_t chunk,
+                                             std::int32_t micro_batch) {
+  const std::tuple key{u.stage, expert_teams_of(u).front(), u.expert_calls++};
+  const auto [at, is_new] = expert_calls_.try_emplace(key, -1);
+  if (is_new) {
+    auto prototype = std::find_if(
+        u.expert_tasks.begin(), u.expert_tasks.end(),
+        [&](const Task& made) { return made.bytes == piece.bytes && made.label == piece.label; });
+    if (prototype == u.expert_tasks.end())
+      prototype = u.expert_tasks.insert(u.expert_tasks.end(), expert_task(u, piece));
+    Task task = *prototype;
+    task.chunk = static_cast<std::int16_t>(chunk);
+    task.micro_batch = micro_batch;
+    at->second = add_task(task);
+  }
+  const std::int32_t id = at->second;
+  if (u.open_comm >= 0) {
+    edges_.add(u.open_comm, id);
+  } else {
+    for (const std::int32_t tail : u.tail)
+      if (tail >= 0) edges_.add(tail, id);
+  }
+  if (u.expert_tail >= 0 && u.expert_tail != u.open_comm) edges_.add(u.expert_tail, id);
+  u.open_comm = u.expert_tail = id;
+  return id;
+}
+
+double Lowering::expert_bucket_size(int stage, int chunk, int bucket) const {
+  if (plan_.ep == 1) return 0;  // experts are everybody's, like the rest
+  const StageUnit& u = units_[static_cast<std::size_t>(stage)];
+  return kinds_[u.kind]
+      .chunks[program_of(stage, chunk)]
+      .bucket_expert_parameters[static_cast<std::size_t>(bucket)];
+}
+
+std::vector<DataTeam> Lowering::expert_data_teams(int stage, int t) const {
+  const int copies = expert_copies(plan_);
+  if (plan_.ep == 1 || copies == 1) return {};
+  return data_teams(stage, t, copies, true);
+}
+
+/// Follows the reduction of a bucket's other gradients on the same stream.
+void Lowering::reduce_expert_gradients(int stage, int t, int chunk, int bucket,
+                                       std::vector<DataTeam>& teams, const TeamCall& like) {
+  const double parameters = expert_bucket_size(stage, chunk, bucket);
+  if (parameters <= 0) return;
+  TeamCall call = like;
+  call.bytes = parameters * gradient_bytes();
+  const auto at = static_cast<std::size_t>(bucket * tensor_devices_ + t);
+  for (DataTeam& team : teams) {
+    team.tail = whole_team(stage, t).tail;
+    const std::int32_t id = add_team_collective(stage, t, team, call);
+    for (const int c : team.classes) {
+      StageUnit& u = unit(c, stage);
+      const std::int32_t own = u.tail[static_cast<std::size_t>(t)];
+      const std::int32_t end = u.open_comm >= 0 ? u.open_comm : own;
+      const auto& ready = u.bucket_ready[static_cast<std::size_t>(chunk)];
+      edges_.add(plan_.overlap.gradients ? ready[at] : end, id);
+      std::int32_t& last = u.last_reduction[static_cast<std::size_t>(t)];
+      if (last >= 0) edges_.add(last, id);
+      last = team.tail;
+    }
+  }
+}
+
+}  // namespace rehearse
