@@ -7,5 +7,6 @@ namespace rehearse {
 int command_data(Arguments arguments);
 int command_doctor(Arguments arguments);
 int command_profile(Arguments arguments);
+int command_train(Arguments arguments);
 
 }  // namespace rehearse

@@ -36,7 +36,10 @@ int main(int argc, char** argv) {
                  rehearse::command_doctor},
                 {"profile",
                  "[--device cpu|cuda[:N]] [--threads N] [--budget TIME] [-o FILE] [--force]",
-                 "measure this device's operators into a profile", rehearse::command_profile}},
+                 "measure this device's operators into a profile", rehearse::command_profile},
+                {"train", "PLAN --data FILE [--steps N] [--checkpoint FOLDER] [--resume] [--json]",
+                 "train a plan for real: one rank under mpirun, or all ranks here",
+                 rehearse::command_train}},
   };
   return rehearse::run_program(program, arguments);
 }

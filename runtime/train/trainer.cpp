@@ -196,12 +196,7 @@ double Trainer::step_loss() {
       for (const float loss : host) sum += static_cast<double>(loss);
     }
   // Every tensor rank has the losses of all its tokens: the first tells them.
-  if (groups_->at.tensor > 0) sum = 0;
-  const Tensor total(*pool_, DType::F64, {1});
-  device_.upload(total.view().data, &sum, sizeof(sum));
-  groups_->world->all_reduce(total, Reduction::Sum, Traffic::Report);
-  device_.download(&sum, total.view().data, sizeof(sum));
-  return sum / tokens_per_step();
+  return sum_over_world(groups_->at.tensor > 0 ? 0 : sum) / tokens_per_step();
 }
 
 StepReport Trainer::step() {
@@ -223,26 +218,6 @@ StepReport Trainer::step() {
   rate_.observe(report.loss);
   ++step_;
   return report;
-}
-
-std::vector<TensorPart> Trainer::tensors(TensorKind kind) {
-  sync_->await_all_weights();
-  std::vector<TensorPart> parts;
-  for (const OwnedPiece& piece : store_->owned()) {
-    const Parameter& parameter = store_->parameters()[static_cast<std::size_t>(piece.parameter)];
-    std::vector<float> host(static_cast<std::size_t>(piece.elements));
-    const TensorView view =
-        kind == TensorKind::Weight ? store_->master(piece) : store_->owned_gradient(piece);
-    device_.download(host.data(), view.data, host.size() * sizeof(float));
-    const std::int64_t skipped = piece.offset - parameter.offset;
-    for (const NamedBox& whole : parameter.boxes)
-      for (NamedBox& box : boxes_in_range(whole, skipped, skipped + piece.elements)) {
-        const float* first = host.data() + (box.offset - skipped);
-        const std::int64_t count = box.elements();
-        parts.push_back({std::move(box), {first, first + count}});
-      }
-  }
-  return parts;
 }
 
 }  // namespace rehearse

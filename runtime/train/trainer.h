@@ -57,6 +57,17 @@ class Trainer {
   /// clipping.
   std::vector<TensorPart> tensors(TensorKind kind);
 
+  /// All that a checkpoint needs: weights as the optimizer holds them, and both moments, under the
+  /// names "weight/…", "moment1/…" and "moment2/…". What was loaded into them goes back by
+  /// `restore_parts`, on all ranks together.
+  std::vector<TensorPart> state_parts();
+  void restore_parts(const std::vector<TensorPart>& parts);
+
+  /// The sum of a number of each rank.
+  double sum_over_world(double value);
+  /// Bytes that each rank gave to its communicators, [rank][Traffic].
+  std::vector<std::vector<double>> traffic_of_all();
+
   const TrafficCount& traffic() const { return traffic_; }
   void clear_traffic() { traffic_.clear(); }
   double tokens_per_step() const;
@@ -78,6 +89,8 @@ class Trainer {
   const MicroBatch& data_of(int micro_batch);
   void execute(const Action& action);
   double step_loss();
+  using PieceView = std::function<TensorView(const OwnedPiece&)>;
+  void collect(const PieceView& view, const std::string& prefix, std::vector<TensorPart>& parts);
 
   PlanFile file_;
   TrainOptions options_;

@@ -1,0 +1,215 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <thread>
+
+#include "plan/json_value.h"
+#include "plan/units.h"
+#include "runtime/device_commands.h"
+#include "runtime/machine_facts.h"
+#include "runtime/train/local_launch.h"
+#include "runtime/train/rank_states.h"
+#include "runtime/train/runnable.h"
+#include "runtime/train/train_report.h"
+#include "runtime/train/train_run.h"
+#if REHEARSE_HAS_CUDA
+#include "kernels/cuda/cuda_devices.h"
+#endif
+
+namespace rehearse {
+namespace {
+
+double number_of(const std::string& name, const std::string& text, Dimension dimension,
+                 double least) {
+  const ParsedQuantity parsed = parse_quantity(text, dimension);
+  if (!parsed.value) throw ArgumentError(name + ": " + parsed.fault, parsed.hint);
+  if (*parsed.value < least)
+    throw ArgumentError(name + " is at least " + number_text(least) + ", not '" + text + "'");
+  return *parsed.value;
+}
+
+std::int64_t count_of(const std::string& name, const std::string& text, double least) {
+  const double value = number_of(name, text, Dimension::Count, least);
+  if (value != std::floor(value) || value > 1e15)
+    throw ArgumentError(name + " is a whole number, not '" + text + "'");
+  return static_cast<std::int64_t>(value);
+}
+
+/// One option with a value; false where the name is unknown.
+bool take_option(TrainRequest& request, const std::string& name, const std::string& value) {
+  const auto count = [&](double least) { return count_of(name, value, least); };
+  const auto real = [&](double least) { return number_of(name, value, Dimension::Count, least); };
+  TrainOptions& options = request.options;
+  if (name == "--data") request.data = value;
+  else if (name == "--device") request.device = value;
+  else if (name == "--steps") request.steps = count(1);
+  else if (name == "--threads") request.threads = static_cast<int>(count(1));
+  else if (name == "--deadline") request.deadline_s = number_of(name, value, Dimension::Seconds, 1);
+  else if (name == "--checkpoint") request.checkpoint = value;
+  else if (name == "--checkpoint-every") request.checkpoint_every = count(1);
+  else if (name == "--restarts") request.restarts = static_cast<int>(count(0));
+  else if (name == "--rank-states") request.states = value;
+  else if (name == "--seed") options.seed = static_cast<std::uint64_t>(count(0));
+  else if (name == "--rate") options.rate.peak = real(0);
+  else if (name == "--rate-batch") request.reference_batch = real(1);
+  else if (name == "--warmup") options.rate.warmup_steps = count(0);
+  else if (name == "--clip") options.adam.clip_norm = real(0);
+  else if (name == "--weight-decay") options.adam.weight_decay = real(0);
+  else if (name == "--rate-schedule") {
+    if (!parse_rate_kind(value, options.rate.kind))
+      throw ArgumentError("there is no rate schedule '" + value + "'",
+                          meant(value, {"constant", "linear", "cosine", "adaptive"}));
+  } else if (name == "--partition") {
+    if (value == "range") options.partition = Partition::Range;
+    else if (value == "random") options.partition = Partition::Random;
+    else if (value == "round-robin") options.partition = Partition::RoundRobin;
+    else throw ArgumentError("there is no partition '" + value + "'",
+                             meant(value, {"range", "random", "round-robin"}));
+  } else {
+    return false;
+  }
+  return true;
+}
+
+TrainRequest parse(Arguments arguments) {
+  static const std::vector<std::string> known{
+      "--data",       "--device",   "--steps",   "--threads",       "--deadline",
+      "--checkpoint", "--restarts", "--seed",    "--rate",          "--rate-batch",
+      "--warmup",     "--clip",     "--resume",  "--rate-schedule", "--partition",
+      "--json",       "--local",    "--weight-decay", "--checkpoint-every"};
+  TrainRequest request;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& name = arguments[i];
+    if (name == "--json") request.json = true;
+    else if (name == "--local") request.local = true;
+    else if (name == "--resume") request.resume = true;
+    else if (!name.starts_with("-")) {
+      if (!request.plan.empty()) throw ArgumentError("train takes one plan, not '" + name + "' too");
+      request.plan = name;
+    } else {
+      const std::string value = i + 1 < arguments.size() ? arguments[i + 1] : "";
+      if (i + 1 == arguments.size() &&
+          std::find(known.begin(), known.end(), name) != known.end())
+        throw ArgumentError(name + " wants a value");
+      if (!take_option(request, name, value))
+        throw ArgumentError("train does not take '" + name + "'", meant(name, known));
+      ++i;
+    }
+  }
+  if (request.plan.empty())
+    throw ArgumentError("train wants a plan", "rehearse run SCENARIO --plan-out plan.json");
+  if (request.data.empty())
+    throw ArgumentError("train wants a corpus: --data FILE",
+                        "a text, or a token file of `rehearse data tokenize`");
+  if (request.checkpoint.empty() &&
+      (request.resume || request.restarts > 0 || request.checkpoint_every > 0))
+    throw ArgumentError("going on from a checkpoint wants their folder: --checkpoint FOLDER");
+  return request;
+}
+
+/// The plan, or nothing: what is wrong is told where this is the first rank.
+std::optional<PlanFile> read_plan(const std::string& path, bool tells) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) throw std::runtime_error("cannot read " + path);
+  const std::string text((std::istreambuf_iterator<char>(stream)),
+                         std::istreambuf_iterator<char>());
+  Problems problems;
+  std::optional<PlanFile> file = read_plan_file(text, path, problems);
+  if (!file) {
+    if (tells) std::cerr << problems.text();
+    return std::nullopt;
+  }
+  const std::vector<std::string> reasons = why_not_runnable(*file);
+  if (reasons.empty()) return file;
+  if (tells)
+    for (const std::string& reason : reasons)
+      std::cerr << path << ": error: /" << reason << '\n';
+  return std::nullopt;
+}
+
+int environment_number(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? 0 : std::atoi(text);
+}
+
+std::unique_ptr<ComputeDevice> device_for(const TrainRequest& request, int ranks) {
+  const bool wants_gpu = request.device.starts_with("cuda");
+  if (wants_gpu && ranks > 1)
+    throw std::runtime_error("several ranks train on CPUs only in this build");
+#if REHEARSE_HAS_CUDA
+  const bool may = ranks == 1 && (wants_gpu || request.device.empty());
+  if (may && (wants_gpu || !cuda_devices().empty()))
+    return cuda_device(request.device.size() > 5 ? std::atoi(request.device.c_str() + 5) : 0);
+#else
+  if (wants_gpu) throw std::runtime_error("this rehearse-device was built without CUDA");
+#endif
+  const int usable = std::max(1, probe_cpu().usable_threads);
+  return cpu_device(request.threads > 0 ? request.threads : std::max(1, usable / ranks));
+}
+
+int train_rank(const TrainRequest& request, World& world) {
+  const bool first = world.rank() == 0;
+  const std::optional<PlanFile> file = read_plan(request.plan, first);
+  if (!file) return kExitBadInput;
+  const int ranks = world_size(file->plan);
+  if (ranks != world.size()) {
+    if (first)
+      std::cerr << "rehearse-device: error: the plan needs " << ranks << " ranks, but "
+                << world.size() << " were started\n";
+    return kExitBadInput;
+  }
+  const auto device = device_for(request, ranks);
+  ProgressLine progress(request.steps);
+  const TrainResult result = run_training(
+      request, *file, world, *device,
+      [&](const StepReport& step, double step_s) { progress.show(step, step_s, *file); });
+  progress.end();
+  if (first) std::cout << (request.json ? result_json(result, *file) : result_text(result, *file));
+  return kExitDone;
+}
+
+/// Runs one rank and tells what went wrong: the first rank that can does so for all.
+int run_rank(const TrainRequest& request) {
+  const std::unique_ptr<World> world =
+      started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
+  if (!request.states.empty()) begin_rank_state(request.states, world->rank());
+  try {
+    const int code = train_rank(request, *world);
+    set_rank_state(code == kExitDone ? RankState::Done : RankState::Failed);
+    return code;
+  } catch (const std::exception& error) {
+    // What one rank meets, most meet: lower ranks speak first, and end the others before they do.
+    std::this_thread::sleep_for(std::chrono::milliseconds(200) * std::min(world->rank(), 10));
+    set_rank_state(RankState::Failed);
+    std::cerr << "rehearse-device: error: ";
+    if (world->size() > 1) std::cerr << "rank " << world->rank() << ": ";
+    std::cerr << error.what() << std::endl;
+    world->abort(kExitEnvironment);
+    return kExitEnvironment;
+  }
+}
+
+}  // namespace
+
+int command_train(Arguments arguments) {
+  const TrainRequest request = parse(arguments);
+  if (started_by_mpi()) return run_rank(request);
+  if (environment_number("WORLD_SIZE") > 1)
+    throw std::runtime_error(
+        "WORLD_SIZE is set, but no MPI launcher started this rank: ranks on CPUs talk through MPI "
+        "(start them with mpirun, srun, or --local)");
+  const std::optional<PlanFile> file = read_plan(request.plan, true);
+  if (!file) return kExitBadInput;
+  const int ranks = world_size(file->plan);
+  if (ranks == 1) return run_rank(request);
+  return launch_locally(request, ranks, {arguments.begin(), arguments.end()});
+}
+
+}  // namespace rehearse

@@ -1,0 +1,52 @@
+#include "runtime/train/corpus.h"
+
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+
+namespace rehearse {
+namespace {
+
+bool is_token_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error("cannot read " + path);
+  std::array<char, 8> magic{};
+  file.read(magic.data(), magic.size());
+  return file && std::string_view(magic.data(), magic.size()) == "RHTOKENS";
+}
+
+}  // namespace
+
+Corpus open_corpus(const std::string& path, int seq_len) {
+  Corpus corpus;
+  if (is_token_file(path)) {
+    const auto file = std::make_shared<TokenFile>(TokenFile::open(path));
+    corpus.tokens = file->size();
+    corpus.vocab = file->vocab();
+    corpus.reader = [file, seq_len](std::int64_t sample, TokenRange range,
+                                    std::span<std::int32_t> tokens,
+                                    std::span<std::int32_t> labels) {
+      read_sample(*file, seq_len, sample, range, tokens, labels);
+    };
+    return corpus;
+  }
+  std::ifstream file(path, std::ios::binary);
+  const auto text = std::make_shared<std::string>(std::istreambuf_iterator<char>(file),
+                                                  std::istreambuf_iterator<char>());
+  if (file.bad()) throw std::runtime_error("cannot read " + path);
+  corpus.tokens = static_cast<std::int64_t>(text->size());
+  corpus.vocab = kByteVocab;
+  corpus.reader = [text, seq_len](std::int64_t sample, TokenRange range,
+                                  std::span<std::int32_t> tokens, std::span<std::int32_t> labels) {
+    for (int i = range.begin; i < range.end; ++i) {
+      const auto from = static_cast<std::size_t>(sample * seq_len + i);
+      const auto to = static_cast<std::size_t>(i - range.begin);
+      tokens[to] = static_cast<unsigned char>((*text)[from]);
+      labels[to] = static_cast<unsigned char>((*text)[from + 1]);
+    }
+  };
+  return corpus;
+}
+
+}  // namespace rehearse

@@ -1,0 +1,98 @@
+#include "runtime/train/train_report.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "plan/json_value.h"
+#include "plan/units.h"
+
+namespace rehearse {
+namespace {
+
+std::string fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.*f", digits, value);
+  return text;
+}
+
+}  // namespace
+
+ProgressLine::ProgressLine(std::int64_t steps)
+    : on_terminal_(isatty(STDERR_FILENO) != 0), steps_(steps) {}
+
+void ProgressLine::show(const StepReport& report, double step_s, const PlanFile& file) {
+  if (!on_terminal_) return;
+  const auto now = std::chrono::steady_clock::now();
+  const bool is_last = report.step + 1 == steps_;
+  if (shown_ && !is_last && now - last_ < std::chrono::milliseconds(100)) return;
+  last_ = now;
+  shown_ = true;
+  const double tokens = static_cast<double>(file.workload.global_batch) * file.workload.seq_len;
+  const std::string of = steps_ > 0 ? " of " + std::to_string(steps_) : "";
+  std::fprintf(stderr, "\rstep %ld%s  loss %.4f  norm %.3g  rate %.3g  %s tokens/s  \033[K",
+               static_cast<long>(report.step + 1), of.c_str(), report.loss, report.gradient_norm,
+               report.rate, format_count(tokens / step_s).c_str());
+  std::fflush(stderr);
+}
+
+void ProgressLine::end() {
+  if (shown_) std::fputc('\n', stderr);
+}
+
+std::string result_text(const TrainResult& result, const PlanFile& file) {
+  if (result.steps.empty()) return "nothing was left to train\n";
+  const double step_s = result.median_step_s();
+  std::string text = "loss " + fixed(result.steps.front().loss, 4) + " at step " +
+                     std::to_string(result.steps.front().step + 1) + ", " +
+                     fixed(result.steps.back().loss, 4) + " at step " +
+                     std::to_string(result.steps.back().step + 1) + "\n";
+  text += format_count(result.tokens_per_step / step_s) + " tokens/s on " +
+          std::to_string(result.ranks) + (result.ranks == 1 ? " rank" : " ranks") +
+          "; a step takes " + format_seconds(step_s) + " (median of " +
+          std::to_string(result.steps.size()) + ")";
+  if (file.step_time_s > 0) {
+    const double error = (file.step_time_s - step_s) / step_s;
+    text += ", " + format_seconds(file.step_time_s) + " predicted (" + (error > 0 ? "+" : "") +
+            fixed(100 * error, 1) + " %)";
+  }
+  return text + "\n";
+}
+
+std::string result_json(const TrainResult& result, const PlanFile& file) {
+  JsonValue root = JsonValue::object();
+  root.add("schema", JsonValue::of("training/1"));
+  root.add("title", JsonValue::of(file.title));
+  root.add("ranks", JsonValue::of(result.ranks));
+  root.add("tokens_per_step", JsonValue::of(result.tokens_per_step));
+  const double step_s = result.median_step_s();
+  if (step_s > 0) {
+    root.add("step_time_s", JsonValue::of(step_s));
+    root.add("tokens_per_s", JsonValue::of(result.tokens_per_step / step_s));
+  }
+  if (file.step_time_s > 0) root.add("predicted_step_time_s", JsonValue::of(file.step_time_s));
+  JsonValue steps = JsonValue::list();
+  for (std::size_t i = 0; i < result.steps.size(); ++i) {
+    const StepReport& step = result.steps[i];
+    JsonValue item = JsonValue::object();
+    item.add("step", JsonValue::of(step.step));
+    item.add("loss", JsonValue::of(step.loss));
+    item.add("gradient_norm", JsonValue::of(step.gradient_norm));
+    item.add("rate", JsonValue::of(step.rate));
+    item.add("step_time_s", JsonValue::of(result.step_times_s[i]));
+    steps.items.push_back(std::move(item));
+  }
+  root.add("steps", std::move(steps));
+  JsonValue ranks = JsonValue::list();
+  for (const std::vector<double>& bytes : result.traffic_bytes) {
+    JsonValue item = JsonValue::object();
+    for (int t = 0; t < kTrafficCount; ++t)
+      item.add(std::string(traffic_name(static_cast<Traffic>(t))) + "_bytes",
+               JsonValue::of(bytes[static_cast<std::size_t>(t)]));
+    ranks.items.push_back(std::move(item));
+  }
+  root.add("traffic", std::move(ranks));
+  return to_text(root);
+}
+
+}  // namespace rehearse

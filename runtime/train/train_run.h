@@ -1,0 +1,22 @@
+#pragma once
+#include "runtime/train/train_request.h"
+
+namespace rehearse {
+
+/// What a run gave, on its first rank.
+struct TrainResult {
+  std::vector<StepReport> steps;
+  std::vector<double> step_times_s;
+  double tokens_per_step = 0;
+  int ranks = 1;
+  std::vector<std::vector<double>> traffic_bytes;  ///< [rank][Traffic], of the last step
+  double median_step_s() const;
+};
+
+/// One rank of a run, from its first step to its last. `progress` is called on the first rank after
+/// each step.
+TrainResult run_training(const TrainRequest& request, const PlanFile& file, World& world,
+                         ComputeDevice& device,
+                         const std::function<void(const StepReport&, double step_s)>& progress);
+
+}  // namespace rehearse

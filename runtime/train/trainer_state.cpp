@@ -1,0 +1,100 @@
+// What goes in and out of a trainer beside its steps: tensors, sums, counts.
+#include <cstring>
+
+#include "plan/ensure.h"
+#include "runtime/train/trainer.h"
+
+namespace rehearse {
+
+void Trainer::collect(const PieceView& view, const std::string& prefix,
+                      std::vector<TensorPart>& parts) {
+  for (const OwnedPiece& piece : store_->owned()) {
+    const Parameter& parameter = store_->parameters()[static_cast<std::size_t>(piece.parameter)];
+    std::vector<float> host(static_cast<std::size_t>(piece.elements));
+    device_.download(host.data(), view(piece).data, host.size() * sizeof(float));
+    const std::int64_t skipped = piece.offset - parameter.offset;
+    for (const NamedBox& whole : parameter.boxes)
+      for (NamedBox& box : boxes_in_range(whole, skipped, skipped + piece.elements)) {
+        const float* first = host.data() + (box.offset - skipped);
+        const std::int64_t count = box.elements();
+        box.name = prefix + box.name;
+        parts.push_back({std::move(box), {first, first + count}});
+      }
+  }
+}
+
+std::vector<TensorPart> Trainer::tensors(TensorKind kind) {
+  sync_->await_all_weights();
+  std::vector<TensorPart> parts;
+  collect(
+      [&](const OwnedPiece& piece) {
+        return kind == TensorKind::Weight ? store_->master(piece) : store_->owned_gradient(piece);
+      },
+      "", parts);
+  return parts;
+}
+
+std::vector<TensorPart> Trainer::state_parts() {
+  sync_->await_all_weights();
+  std::vector<TensorPart> parts;
+  collect([&](const OwnedPiece& piece) { return store_->master(piece); }, "weight/", parts);
+  collect([&](const OwnedPiece& piece) { return store_->first_moment(piece); }, "moment1/", parts);
+  collect([&](const OwnedPiece& piece) { return store_->second_moment(piece); }, "moment2/", parts);
+  return parts;
+}
+
+void Trainer::restore_parts(const std::vector<TensorPart>& parts) {
+  // In the order in which `state_parts` collected them.
+  std::size_t next = 0;
+  const auto restore = [&](const PieceView& view) {
+    for (const OwnedPiece& piece : store_->owned()) {
+      const Parameter& parameter = store_->parameters()[static_cast<std::size_t>(piece.parameter)];
+      const TensorView target = view(piece);
+      std::vector<float> host(static_cast<std::size_t>(piece.elements));
+      device_.download(host.data(), target.data, host.size() * sizeof(float));
+      const std::int64_t skipped = piece.offset - parameter.offset;
+      for (const NamedBox& whole : parameter.boxes)
+        for (const NamedBox& box : boxes_in_range(whole, skipped, skipped + piece.elements)) {
+          ensure(next < parts.size() && parts[next].box.extent == box.extent,
+                 "parts come back as they were collected");
+          const std::vector<float>& values = parts[next++].values;
+          std::memcpy(host.data() + (box.offset - skipped), values.data(),
+                      values.size() * sizeof(float));
+        }
+      device_.upload(target.data, host.data(), host.size() * sizeof(float));
+    }
+  };
+  restore([&](const OwnedPiece& piece) { return store_->master(piece); });
+  restore([&](const OwnedPiece& piece) { return store_->first_moment(piece); });
+  restore([&](const OwnedPiece& piece) { return store_->second_moment(piece); });
+  ensure(next == parts.size(), "all parts come back");
+  store_->weights_from_master();
+  sync_->gather_weights();
+  sync_->await_all_weights();
+}
+
+double Trainer::sum_over_world(double value) {
+  const Tensor total(*pool_, DType::F64, {1});
+  device_.upload(total.view().data, &value, sizeof(value));
+  groups_->world->all_reduce(total, Reduction::Sum, Traffic::Report);
+  device_.download(&value, total.view().data, sizeof(value));
+  return value;
+}
+
+std::vector<std::vector<double>> Trainer::traffic_of_all() {
+  const int ranks = groups_->world->size();
+  std::vector<double> flat(static_cast<std::size_t>(ranks * kTrafficCount), 0.0);
+  for (int t = 0; t < kTrafficCount; ++t)
+    flat[static_cast<std::size_t>(groups_->world->rank() * kTrafficCount + t)] =
+        static_cast<double>(traffic_.of(static_cast<Traffic>(t)));
+  const Tensor all(*pool_, DType::F64, {static_cast<std::int64_t>(flat.size())});
+  device_.upload(all.view().data, flat.data(), flat.size() * sizeof(double));
+  groups_->world->all_reduce(all, Reduction::Sum, Traffic::Report);
+  device_.download(flat.data(), all.view().data, flat.size() * sizeof(double));
+  std::vector<std::vector<double>> out;
+  for (int r = 0; r < ranks; ++r)
+    out.emplace_back(flat.begin() + r * kTrafficCount, flat.begin() + (r + 1) * kTrafficCount);
+  return out;
+}
+
+}  // namespace rehearse
