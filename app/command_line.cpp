@@ -19,6 +19,8 @@ const Choices kFidelities{"folded", "replicas", "full"};
 const Choices kCollectives{"fluid", "stepwise"};
 const Choices kColors{"auto", "always", "never"};
 const Choices kDataActions{"tokenize"};
+const Choices kRateSchedules{"constant", "linear", "cosine", "adaptive"};
+const Choices kPartitions{"range", "random", "round-robin"};
 const Choices kShells{"bash", "zsh", "fish"};
 
 /// Where the strings of a command line are kept until they become options of their types.
@@ -45,6 +47,7 @@ class Parser {
     add_compare();
     add_data();
     add_profile();
+    add_train();
     add_doctor();
     add_shell_help();
   }
@@ -270,6 +273,33 @@ class Parser {
     app->add_flag("-f,--force", profile_.force, "Overwrite existing files");
   }
 
+  void add_train() {
+    CLI::App* app = command(
+        "train", "Train a plan for real, in exactly its layout and order of work",
+        "PLAN is what `rehearse run --plan-out` writes. Starts the plan's ranks here; under mpirun "
+        "or srun,\nstart rehearse-device train instead (docs/training.md).");
+    file(app, "PLAN", train_.plan, "The plan")->required();
+    file(app, "--data", train_.data, "Train on FILE: tokens, or a text by its bytes")->required();
+    value(app, "--steps", train_.steps, "N",
+          "Steps of the whole run (default: the plan's, or 100)");
+    app->add_flag("--local", train_.local, "Start all ranks here (the default)");
+    value(app, "--device", train_.device, "cpu|cuda[:N]", "What one rank computes on");
+    value(app, "--threads", train_.threads, "N", "Threads of a rank on a CPU");
+    value(app, "--seed", train_.seed, "N", "Seed of weights and order of samples (default: 1)");
+    value(app, "--rate", train_.rate, "X", "Largest learning rate (default: 1e-3)");
+    choice(app, "--rate-schedule", train_.rate_schedule, kRateSchedules, "How the rate changes");
+    value(app, "--warmup", train_.warmup, "N", "Steps in which the rate rises");
+    choice(app, "--partition", train_.partition, kPartitions, "How replicas share the samples");
+    file(app, "--checkpoint", train_.checkpoint, "Write checkpoints into this folder");
+    value(app, "--checkpoint-every", train_.checkpoint_every, "N", "Steps between checkpoints");
+    app->add_flag("--resume", train_.resume, "Go on from the last good checkpoint");
+    value(app, "--restarts", train_.restarts, "N", "Go on by itself after so many failures");
+    value(app, "--deadline", train_.deadline, "TIME", "Longest wait for another rank");
+    file(app, "--timeline", train_.timeline,
+         "Write each rank's measured timeline into this folder");
+    app->add_flag("--json", train_.json, "Print all steps as JSON");
+  }
+
   void add_doctor() {
     CLI::App* app = command("doctor", "Say what this machine offers and what is missing", "");
     app->add_flag("--json", doctor_.json, "Print as JSON");
@@ -343,6 +373,7 @@ class Parser {
     }
     if (name == "data") return data_;
     if (name == "profile") return profile_;
+    if (name == "train") return train_;
     if (name == "doctor") return doctor_;
     if (name == "completion") return completion_;
     if (name == "man") return ManOptions{};
@@ -420,6 +451,7 @@ class Parser {
   CompareOptions compare_;
   DataOptions data_;
   ProfileOptions profile_;
+  TrainCommandOptions train_;
   CompletionOptions completion_;
   std::map<const CLI::Option*, Choices> choices_;
   std::vector<const CLI::Option*> takes_file_;

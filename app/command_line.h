@@ -88,6 +88,13 @@ struct ProfileOptions {
   bool force = false;
 };
 
+struct TrainCommandOptions {
+  std::string plan, data, device, checkpoint, timeline;
+  std::string steps, threads, deadline, seed, rate, rate_schedule, warmup, checkpoint_every;
+  std::string restarts, partition;  ///< as typed; empty: rehearse-device's own defaults
+  bool resume = false, json = false, local = false;
+};
+
 struct CompletionOptions {
   std::string shell;
 };
@@ -99,9 +106,10 @@ struct ShowText {
   std::string text;
 };
 
-using Command = std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions,
-                             ValidateOptions, DoctorOptions, FitCommandOptions, CompareOptions,
-                             DataOptions, ProfileOptions, CompletionOptions, ManOptions>;
+using Command =
+    std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions, ValidateOptions,
+                 DoctorOptions, FitCommandOptions, CompareOptions, DataOptions, ProfileOptions,
+                 TrainCommandOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.
 class UsageError : public std::runtime_error {

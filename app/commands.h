@@ -15,6 +15,7 @@ ExitCode validate_command(const ValidateOptions& options);
 ExitCode compare_command(const CompareOptions& options);
 ExitCode data_command(const DataOptions& options);
 ExitCode profile_command(const ProfileOptions& options);
+ExitCode train_command(const TrainCommandOptions& options);
 ExitCode doctor_command(const DoctorOptions& options);
 ExitCode completion_command(const CompletionOptions& options);
 ExitCode man_command();

@@ -26,6 +26,7 @@ struct Execute {
   ExitCode operator()(const CompareOptions& options) const { return compare_command(options); }
   ExitCode operator()(const DataOptions& options) const { return data_command(options); }
   ExitCode operator()(const ProfileOptions& options) const { return profile_command(options); }
+  ExitCode operator()(const TrainCommandOptions& options) const { return train_command(options); }
   ExitCode operator()(const DoctorOptions& options) const { return doctor_command(options); }
   ExitCode operator()(const CompletionOptions& options) const {
     return completion_command(options);

@@ -47,31 +47,50 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
   const auto count = [&](double least) { return count_of(name, value, least); };
   const auto real = [&](double least) { return number_of(name, value, Dimension::Count, least); };
   TrainOptions& options = request.options;
-  if (name == "--data") request.data = value;
-  else if (name == "--device") request.device = value;
-  else if (name == "--steps") request.steps = count(1);
-  else if (name == "--threads") request.threads = static_cast<int>(count(1));
-  else if (name == "--deadline") request.deadline_s = number_of(name, value, Dimension::Seconds, 1);
-  else if (name == "--checkpoint") request.checkpoint = value;
-  else if (name == "--checkpoint-every") request.checkpoint_every = count(1);
-  else if (name == "--restarts") request.restarts = static_cast<int>(count(0));
-  else if (name == "--rank-states") request.states = value;
-  else if (name == "--seed") options.seed = static_cast<std::uint64_t>(count(0));
-  else if (name == "--rate") options.rate.peak = real(0);
-  else if (name == "--rate-batch") request.reference_batch = real(1);
-  else if (name == "--warmup") options.rate.warmup_steps = count(0);
-  else if (name == "--clip") options.adam.clip_norm = real(0);
-  else if (name == "--weight-decay") options.adam.weight_decay = real(0);
+  if (name == "--data")
+    request.data = value;
+  else if (name == "--device")
+    request.device = value;
+  else if (name == "--steps")
+    request.steps = count(1);
+  else if (name == "--threads")
+    request.threads = static_cast<int>(count(1));
+  else if (name == "--deadline")
+    request.deadline_s = number_of(name, value, Dimension::Seconds, 1);
+  else if (name == "--checkpoint")
+    request.checkpoint = value;
+  else if (name == "--checkpoint-every")
+    request.checkpoint_every = count(1);
+  else if (name == "--restarts")
+    request.restarts = static_cast<int>(count(0));
+  else if (name == "--rank-states")
+    request.states = value;
+  else if (name == "--seed")
+    options.seed = static_cast<std::uint64_t>(count(0));
+  else if (name == "--rate")
+    options.rate.peak = real(0);
+  else if (name == "--rate-batch")
+    request.reference_batch = real(1);
+  else if (name == "--warmup")
+    options.rate.warmup_steps = count(0);
+  else if (name == "--clip")
+    options.adam.clip_norm = real(0);
+  else if (name == "--weight-decay")
+    options.adam.weight_decay = real(0);
   else if (name == "--rate-schedule") {
     if (!parse_rate_kind(value, options.rate.kind))
       throw ArgumentError("there is no rate schedule '" + value + "'",
                           meant(value, {"constant", "linear", "cosine", "adaptive"}));
   } else if (name == "--partition") {
-    if (value == "range") options.partition = Partition::Range;
-    else if (value == "random") options.partition = Partition::Random;
-    else if (value == "round-robin") options.partition = Partition::RoundRobin;
-    else throw ArgumentError("there is no partition '" + value + "'",
-                             meant(value, {"range", "random", "round-robin"}));
+    if (value == "range")
+      options.partition = Partition::Range;
+    else if (value == "random")
+      options.partition = Partition::Random;
+    else if (value == "round-robin")
+      options.partition = Partition::RoundRobin;
+    else
+      throw ArgumentError("there is no partition '" + value + "'",
+                          meant(value, {"range", "random", "round-robin"}));
   } else {
     return false;
   }
@@ -80,23 +99,27 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
 
 TrainRequest parse(Arguments arguments) {
   static const std::vector<std::string> known{
-      "--data",       "--device",   "--steps",   "--threads",       "--deadline",
-      "--checkpoint", "--restarts", "--seed",    "--rate",          "--rate-batch",
-      "--warmup",     "--clip",     "--resume",  "--rate-schedule", "--partition",
-      "--json",       "--local",    "--weight-decay", "--checkpoint-every"};
+      "--data",     "--device",        "--steps",           "--threads",
+      "--deadline", "--checkpoint",    "--restarts",        "--seed",
+      "--rate",     "--rate-batch",    "--warmup",          "--clip",
+      "--resume",   "--rate-schedule", "--partition",       "--json",
+      "--local",    "--weight-decay",  "--checkpoint-every"};
   TrainRequest request;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& name = arguments[i];
-    if (name == "--json") request.json = true;
-    else if (name == "--local") request.local = true;
-    else if (name == "--resume") request.resume = true;
+    if (name == "--json")
+      request.json = true;
+    else if (name == "--local")
+      request.local = true;
+    else if (name == "--resume")
+      request.resume = true;
     else if (!name.starts_with("-")) {
-      if (!request.plan.empty()) throw ArgumentError("train takes one plan, not '" + name + "' too");
+      if (!request.plan.empty())
+        throw ArgumentError("train takes one plan, not '" + name + "' too");
       request.plan = name;
     } else {
       const std::string value = i + 1 < arguments.size() ? arguments[i + 1] : "";
-      if (i + 1 == arguments.size() &&
-          std::find(known.begin(), known.end(), name) != known.end())
+      if (i + 1 == arguments.size() && std::find(known.begin(), known.end(), name) != known.end())
         throw ArgumentError(name + " wants a value");
       if (!take_option(request, name, value))
         throw ArgumentError("train does not take '" + name + "'", meant(name, known));
@@ -129,8 +152,7 @@ std::optional<PlanFile> read_plan(const std::string& path, bool tells) {
   const std::vector<std::string> reasons = why_not_runnable(*file);
   if (reasons.empty()) return file;
   if (tells)
-    for (const std::string& reason : reasons)
-      std::cerr << path << ": error: /" << reason << '\n';
+    for (const std::string& reason : reasons) std::cerr << path << ": error: /" << reason << '\n';
   return std::nullopt;
 }
 

@@ -21,8 +21,8 @@ namespace fs = std::filesystem;
 class StatesFile {
  public:
   explicit StatesFile(int ranks)
-      : path_((fs::temp_directory_path() / ("rehearse-ranks-" + std::to_string(getpid())))
-                  .string()) {
+      : path_(
+            (fs::temp_directory_path() / ("rehearse-ranks-" + std::to_string(getpid()))).string()) {
     make_rank_states(path_, ranks);
   }
   ~StatesFile() {
@@ -85,8 +85,9 @@ int launch_locally(const TrainRequest& request, int ranks,
   allow_local_ranks();
   for (int attempt = 0;; ++attempt) {
     const StatesFile states(ranks);
-    std::vector<std::string> command{mpirun, "--quiet", "-n", std::to_string(ranks),
-                                     fs::read_symlink("/proc/self/exe").string(), "train"};
+    std::vector<std::string> command{
+        mpirun, "--quiet", "-n", std::to_string(ranks), fs::read_symlink("/proc/self/exe").string(),
+        "train"};
     command.insert(command.end(), arguments.begin(), arguments.end());
     command.insert(command.end(), {"--rank-states", states.path()});
     if (attempt > 0) command.push_back("--resume");
@@ -100,8 +101,7 @@ int launch_locally(const TrainRequest& request, int ranks,
       continue;
     }
     if (code == kExitBadInput || code == kExitInfeasible || code == 130) return code;
-    if (!told)
-      std::cerr << "rehearse-device: error: mpirun ended with exit code " << code << '\n';
+    if (!told) std::cerr << "rehearse-device: error: mpirun ended with exit code " << code << '\n';
     return kExitEnvironment;
   }
 }

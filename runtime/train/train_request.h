@@ -14,13 +14,13 @@ struct TrainRequest {
   int threads = 0;          ///< of a rank; 0: this machine's, shared among its ranks
   double deadline_s = 120;  ///< of every wait for another rank
   bool json = false;
-  bool local = false;       ///< start all ranks here, whatever else
-  std::string checkpoint;   ///< folder of checkpoints; empty: none are written
+  bool local = false;                 ///< start all ranks here, whatever else
+  std::string checkpoint;             ///< folder of checkpoints; empty: none are written
   std::int64_t checkpoint_every = 0;  ///< steps; 0: at the end only
   bool resume = false;
-  int restarts = 0;      ///< times that a failed run goes on from its last checkpoint
-  std::string timeline;  ///< folder for measured timelines; empty: none
-  std::string states;    ///< file that tells the launcher how this rank is doing; empty: none
+  int restarts = 0;            ///< times that a failed run goes on from its last checkpoint
+  std::string timeline;        ///< folder for measured timelines; empty: none
+  std::string states;          ///< file that tells the launcher how this rank is doing; empty: none
   double reference_batch = 0;  ///< batch that the rate was chosen for; 0: the plan's
   TrainOptions options;
 };

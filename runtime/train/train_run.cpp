@@ -79,8 +79,8 @@ class Checkpoints {
   static std::vector<TensorShard> shards_of(std::vector<TensorPart>& parts) {
     std::vector<TensorShard> shards;
     for (TensorPart& part : parts)
-      shards.push_back({part.box.name, part.box.shape, part.box.begin, part.box.extent,
-                        part.values.data()});
+      shards.push_back(
+          {part.box.name, part.box.shape, part.box.begin, part.box.extent, part.values.data()});
     return shards;
   }
 
@@ -95,8 +95,8 @@ class Checkpoints {
     double step = 0;
     if (rank_ == 0) {
       const LastGood last = find_last_good(request_.checkpoint);
-      step = last.checkpoint ? static_cast<double>(read_training_state(*last.checkpoint).step)
-                             : -1.0;
+      step =
+          last.checkpoint ? static_cast<double>(read_training_state(*last.checkpoint).step) : -1.0;
     }
     return static_cast<std::int64_t>(trainer_.sum_over_world(step));
   }
@@ -110,8 +110,7 @@ class Checkpoints {
 
 std::int64_t steps_of(const TrainRequest& request, const PlanFile& file) {
   if (request.steps > 0) return request.steps;
-  const double per_step =
-      static_cast<double>(file.workload.global_batch) * file.workload.seq_len;
+  const double per_step = static_cast<double>(file.workload.global_batch) * file.workload.seq_len;
   if (file.workload.tokens > 0)
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(file.workload.tokens / per_step));
   return 100;
@@ -120,8 +119,7 @@ std::int64_t steps_of(const TrainRequest& request, const PlanFile& file) {
 void check_corpus(const Corpus& corpus, const PlanFile& file, const std::string& path) {
   if (corpus.vocab > file.model.vocab)
     throw std::runtime_error(path + " has tokens up to " + std::to_string(corpus.vocab - 1) +
-                             ", but the model's vocabulary is " +
-                             std::to_string(file.model.vocab));
+                             ", but the model's vocabulary is " + std::to_string(file.model.vocab));
   BatchSpec spec;
   spec.tokens = corpus.tokens;
   spec.seq_len = file.workload.seq_len;
@@ -164,8 +162,8 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
     result.steps.push_back(report);
     result.step_times_s.push_back(step_s);
     if (world.rank() == 0 && progress) progress(report, step_s);
-    const bool is_due = request.checkpoint_every > 0 &&
-                        trainer.next_step() % request.checkpoint_every == 0;
+    const bool is_due =
+        request.checkpoint_every > 0 && trainer.next_step() % request.checkpoint_every == 0;
     if (!request.checkpoint.empty() && is_due) checkpoints.save();
   }
   result.traffic_bytes = trainer.traffic_of_all();
