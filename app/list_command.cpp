@@ -117,7 +117,15 @@ TextTable strategies_table() {
        {"balanced layers", "\"layer_split\": \"balanced\": the slowest stage as fast as it can be"},
        {"layer-wise", "\"schedule\": \"layer-wise\": one stage active at a time"},
        {"hybrid", "any product of these, ranks numbered by \"rank_order\""},
+       {"parameter servers", "\"updates\": servers hold the weights; replicas push and pull"},
+       {"asynchronous updates", "\"synchrony\": \"asynchronous\": servers apply each push at once"},
+       {"bounded staleness", "\"synchrony\": \"bounded-stale\": at most \"staleness\" steps ahead"},
+       {"local SGD", "\"updates\": replicas average their weights every \"period\" steps"},
+       {"weighted averages", "\"weighting\": by samples, or by a \"reliability\" of each replica"},
        {"recompute", "\"recompute\": none, selective (attention) or full"},
+       {"recompute by name", "\"recompute_operators\", \"recompute_layers\": what, and where"},
+       {"offload", "\"offload\": optimizer, gradients, activations in host memory"},
+       {"fp8 recipes", "\"fp8\": which products, how scaled, what stays in 16 bits"},
        {"precision", "\"precision\": fp32, bf16, fp16 or fp8"}});
 }
 

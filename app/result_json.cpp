@@ -121,6 +121,8 @@ void add_step(JsonValue& json, const PlanOutcome& outcome, const VariantResult& 
   json.add("model_flops", number(outcome.model_flops));
   json.add("executed_flops", number(outcome.executed_flops));
   json.add("peak_flops_per_s", number(outcome.peak_flops));
+  json.add("updates_per_s", number(outcome.updates_per_s));
+  json.add("mean_staleness", number(outcome.mean_staleness));
   json.add("load_balance", number(outcome.metrics.load_balance));
   const DeviceMetrics mean = mean_device(outcome);
   json.add("mean_breakdown_s", breakdown_json(mean));

@@ -13,7 +13,9 @@
 #include "plan/rank_map.h"
 #include "planner/evidence.h"
 #include "planner/gpu_costs.h"
+#include "sim/mixed_steps.h"
 #include "sim/simulate.h"
+#include "sim/update_rate.h"
 #include "strategies/host_rates.h"
 #include "strategies/layer_split.h"
 
@@ -80,6 +82,11 @@ std::vector<double> stage_capacities(const Plan& plan, const Cluster& cluster) {
   }
   return capacities;
 }
+
+/// Steps of each replica that are simulated where replicas do not wait for each other.
+constexpr int kStepsAtOwnPace = 8;
+/// A larger bound on staleness is not waited for: fast replicas run free as long as is simulated.
+constexpr int kMostStepsAhead = 16;
 
 class Evaluation {
  public:
@@ -189,8 +196,27 @@ class Evaluation {
     SimulationOptions simulation_options;
     simulation_options.interference.compute_share = step.compute_share;
     simulation_options.host_step_s = options_.framework.step_host_s;
+    const Updates& updates = outcome_.plan.updates;
+    const bool at_own_pace = updates.synchrony != Synchrony::Synchronous && outcome_.plan.dp > 1;
+    const int warm_up = updates.synchrony == Synchrony::BoundedStale
+                            ? 4 * std::min(updates.staleness, kMostStepsAhead)
+                            : 0;
+    if (at_own_pace) simulation_options.steps = kStepsAtOwnPace + warm_up;
     const SimulationRecord record = simulate(step.graph, simulation_options);
     outcome_.metrics = measure(step.graph, record);
+    outcome_.updates_per_s = 1 / outcome_.metrics.step_time_s;
+    if (at_own_pace) {
+      const UpdateRate rate = update_rate(step.graph, record, warm_up);
+      restate_for_rate(step.graph, rate, outcome_.metrics);
+      outcome_.updates_per_s = rate.updates_per_s;
+      outcome_.mean_staleness = rate.mean_staleness;
+      step.assumptions.push_back(fmt::format(
+          "{:.3g} updates/s with gradients {:.1f} updates old on average; a step stands for one "
+          "update of each replica",
+          rate.updates_per_s, rate.mean_staleness));
+    }
+    if (updates.aggregation == Aggregation::LocalSgd && updates.period > 1)
+      mix_local_steps(simulation_options);
     if (options_.keep_timeline) outcome_.timeline = expand_timeline(step.graph, record);
     outcome_.phases.simulation_s = simulation.seconds();
 
@@ -202,6 +228,21 @@ class Evaluation {
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
     fill_used_links();
+  }
+
+  /// Of every `period` steps of local SGD one averages weights: the time between is a mean.
+  void mix_local_steps(const SimulationOptions& simulation_options) {
+    LoweringOptions options = options_.lowering;
+    options.local_step = true;
+    const LoweredStep step = lower({.model = model_,
+                                    .plan = outcome_.plan,
+                                    .workload = workload_,
+                                    .cluster = cluster_,
+                                    .schedule = schedule_,
+                                    .cost_models = cost_models()},
+                                   options);
+    const StepMetrics local = measure(step.graph, simulate(step.graph, simulation_options));
+    mix_metrics(local, outcome_.plan.updates.period, outcome_.metrics);
   }
 
   /// The busiest device speaks for its stage; the first of equals.

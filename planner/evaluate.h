@@ -56,6 +56,8 @@ struct PlanOutcome {
   std::vector<SimLink> links;          ///< of the simulated graph
   std::vector<LinkReport> used_links;  ///< those that carried anything, the busiest first
   Timeline timeline;                   ///< if kept
+  double updates_per_s = 0;            ///< of the weights; a parameter server's pushes one by one
+  double mean_staleness = 0;           ///< updates by others between a replica's pull and its push
   double tokens_per_s = 0;
   /// Model FLOPs utilisation: training_flops (causal half) / (step time · Σ peak of the plan's
   /// precision). Recomputation does not count.

@@ -126,12 +126,12 @@ void transfer(Archive& archive, Plan& value) {
 
 template <class Archive>
 void transfer(Archive& archive, PlanOutcome& value) {
-  auto& [plan, faults, fits, metrics, stages, devices, links, used_links, timeline, tokens_per_s,
-         mfu, hfu, model_flops, executed_flops, peak_flops, evidence_share, assumptions, phases] =
-      value;
+  auto& [plan, faults, fits, metrics, stages, devices, links, used_links, timeline, updates_per_s,
+         mean_staleness, tokens_per_s, mfu, hfu, model_flops, executed_flops, peak_flops,
+         evidence_share, assumptions, phases] = value;
   transfer_all(archive, plan, faults, fits, metrics, stages, devices, links, used_links, timeline,
-               tokens_per_s, mfu, hfu, model_flops, executed_flops, peak_flops, evidence_share,
-               assumptions, phases);
+               updates_per_s, mean_staleness, tokens_per_s, mfu, hfu, model_flops, executed_flops,
+               peak_flops, evidence_share, assumptions, phases);
 }
 
 template <class Archive, class T>

@@ -46,6 +46,7 @@ void Executor::prepare() {
   record_.last_predecessor.assign(tasks, -1);
   if (has_host_) record_.host_begin_s.assign(tasks, 0);
   record_.previous_finish_s.assign(graph_.devices.size(), 0);
+  record_.step_finish_s.assign(graph_.devices.size() * static_cast<std::size_t>(options_.steps), 0);
   record_.link_bytes.assign(graph_.links.size(), 0);
 }
 
@@ -138,6 +139,8 @@ void Executor::handle(const Event& event) {
     }
   }
   device.last_finish_s = now_s_;
+  record_.step_finish_s[static_cast<std::size_t>(device.step) * devices_.size() +
+                        static_cast<std::size_t>(event.target)] = now_s_;
   finish({std::exchange(device.task, -1), device.step});
 }
 

@@ -46,6 +46,8 @@ struct SimulationRecord {
   /// Of the step before the reported one, for gaps that reach back: finish of each device's last
   /// compute task.
   std::vector<double> previous_finish_s;
+  /// Of every step, when each device finished its last compute task: [step · devices + device].
+  std::vector<double> step_finish_s;
   std::vector<double> link_bytes;  ///< per SimLink, of one member, in the reported step
   std::int64_t event_count = 0;
 };

@@ -30,6 +30,7 @@ class PlanChecker {
     check_recompute();
     check_fp8();
     check_offload();
+    check_updates();
     check_ranks();
     check_rank_order();
     check_model_split();
@@ -95,7 +96,6 @@ class PlanChecker {
     };
     refuse(model_.window > 0, "", "a sliding window");
     refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
-    refuse(plan_.updates != usual.updates, "/updates", "another update than by all-reduce");
     refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
     refuse(plan_.rebalance_every > 0, "/rebalance_every", "rebalancing during a run");
     refuse(plan_.stage_placement != usual.stage_placement, "/stage_placement",
@@ -119,6 +119,45 @@ class PlanChecker {
         add("/recompute_operators",
             fmt::format("\"{}\" cannot be repeated by itself", plan_.recompute_operators[i]),
             "attention, norm, ffn, ffn-activation or latent-up");
+  }
+
+  void check_updates() {
+    const Updates& updates = plan_.updates;
+    if (plan_.ep > 1 && (updates.aggregation != Aggregation::AllReduce || plan_.offload.optimizer ||
+                         plan_.offload.gradients))
+      add("/ep",
+          "experts spread over data ranks are updated by these ranks alone: servers, "
+          "averages and updates by the host are not simulated beside them",
+          "\"ep\": 1, or all-reduce and no offload of optimizer or gradients");
+    const bool servers = updates.aggregation == Aggregation::ParameterServer;
+    if (!servers && updates.synchrony != Synchrony::Synchronous)
+      add("/updates/synchrony",
+          "replicas that exchange gradients or weights among themselves wait "
+          "for each other",
+          "\"aggregation\": \"parameter-server\"");
+    if (updates.aggregation != Aggregation::AllReduce && plan_.zero > 0)
+      add("/zero",
+          servers ? "parameter servers already hold the optimizer state that ZeRO shards"
+                  : "replicas that train alone between averages need whole states",
+          "\"zero\": 0");
+    if (servers && plan_.offload != Offload())
+      add("/offload", "parameter servers update in host memory already", "leave out offload");
+    if (servers && updates.servers > gpus_)
+      add("/updates/servers", fmt::format("{} servers are more than the {} GPUs whose NICs they "
+                                          "could use",
+                                          updates.servers, gpus_));
+    if (updates.weighting != Weighting::Reliability) {
+      if (!updates.reliability.empty())
+        add("/updates/reliability", "reliabilities are given, and weights do not follow them",
+            "\"weighting\": \"reliability\"");
+    } else if (static_cast<int>(updates.reliability.size()) != plan_.dp) {
+      add("/updates/reliability",
+          fmt::format("{} reliabilities for {} replicas", updates.reliability.size(), plan_.dp),
+          "one for each data rank");
+    } else if (std::accumulate(updates.reliability.begin(), updates.reliability.end(),
+                               std::int64_t{0}) <= 0) {
+      add("/updates/reliability", "nobody's gradients would count");
+    }
   }
 
   void check_offload() {
@@ -291,7 +330,8 @@ Plan resolve(Plan plan, int gpus) {
     plan.dp = static_cast<int>(std::max<std::int64_t>(1, gpus / slice));
   // One tensor rank has nobody to share a sequence with, and replicated weights are not gathered.
   if (plan.tp == 1) plan.sequence_parallel = false;
-  if (plan.zero == 0) plan.overlap.parameters = false;
+  const bool pulls = plan.updates.aggregation == Aggregation::ParameterServer && plan.dp > 1;
+  if (plan.zero == 0 && !pulls) plan.overlap.parameters = false;
   // A way down the pipeline and back has two chunks a stage.
   if (plan.schedule == ScheduleKind::ZbV && plan.virtual_stages == 1) plan.virtual_stages = 2;
   if (plan.bucket_bytes == 0) {

@@ -24,8 +24,12 @@ Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
   ensure(ranks_.size() <= cluster_.gpu_count(), "the plan was checked against the cluster");
   ensure(in_.cost_models.size() == cluster_.spec().groups.size() || cluster_.spec().groups.empty(),
          "one cost model a node group");
-  classes_ = options.fidelity == Fidelity::Folded ? fold_replicas(cluster_, plan_, ranks_)
-                                                  : separate_replicas(plan_.dp);
+  // Replicas are not alike where a server's node gets more traffic than others, beside their own.
+  const bool alike =
+      !has_servers() || (plan_.pp == 1 && plan_.updates.synchrony == Synchrony::Synchronous &&
+                         is_local(cluster_, tensor_group(0, 0)));
+  classes_ = options.fidelity == Fidelity::Folded && alike ? fold_replicas(cluster_, plan_, ranks_)
+                                                           : separate_replicas(plan_.dp);
   tensor_devices_ = options.fidelity == Fidelity::Full ? plan_.tp : 1;
   // Megatron-LM's default bucket: 40 million parameters, or one million a data rank if more
   // (megatron/core/distributed/distributed_data_parallel.py).
@@ -217,8 +221,12 @@ LoweredStep Lowering::run() {
   emit_gradient_reductions();
   emit_sharded_traffic();
   emit_offload();
-  emit_copy_reductions();
-  emit_step_end();
+  if (has_servers()) {
+    emit_server_step_end();  // copies of parameters meet on the servers
+  } else {
+    emit_copy_reductions();
+    emit_step_end();
+  }
   add_totals();
   state_assumptions();
   FlowFolding(cluster_, patterns_, options_.fidelity != Fidelity::Full).write_to(out_.graph);

@@ -28,6 +28,7 @@ enum class CollectiveDetail : std::uint8_t { Fluid, Stepwise };
 struct LoweringOptions {
   Fidelity fidelity = Fidelity::Folded;
   CollectiveDetail collectives = CollectiveDetail::Fluid;
+  bool local_step = false;  ///< of local SGD: a step after which weights are not averaged
 };
 
 /// The inputs of a simulated step. `cost_models` has one entry a node group of the cluster.

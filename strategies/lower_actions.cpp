@@ -112,7 +112,8 @@ ActionInHand Lowering::take_up(StageUnit& u, std::size_t index, bool completes, 
   hand.shares = (plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2)) ||
                 (plan_.offload.gradients && !is_forward);
   hand.signals = hand.shares || (completes && plan_.dp > 1 && plan_.overlap.gradients);
-  hand.waits = hand.shares || (opens && plan_.dp > 1 && plan_.zero > 0 && plan_.overlap.parameters);
+  const bool gathers = plan_.zero > 0 || has_servers();
+  hand.waits = hand.shares || (opens && plan_.dp > 1 && gathers && plan_.overlap.parameters);
   const std::int32_t chunk = piece_of(in_.schedule, u.stage, action.chunk);
   hand.pieces = &pieces(u, {chunk, action.kind, hand.signals || hand.waits});
   return hand;

@@ -8,8 +8,32 @@
 
 namespace rehearse {
 
+void Lowering::state_update_assumptions() {
+  const Updates& updates = plan_.updates;
+  auto& say = out_.assumptions;
+  if (averages_weights())
+    return say.push_back(fmt::format(
+        "replicas update alone, and average their weights in {} every {} steps",
+        plan_.gradient_precision == Precision::Fp32 ? "fp32" : "16 bits", updates.period));
+  say.push_back(fmt::format(
+      "{} parameter server{} on the hosts of the first nodes: each holds a share of all weights "
+      "and their Adam states, adds up gradients as they come at {:.1f} GB/s of its memory a rank's "
+      "piece, and is reached through one GPU's NIC",
+      updates.servers, updates.servers == 1 ? "" : "s", server_bytes_per_s() * 1e-9));
+  if (updates.synchrony == Synchrony::Synchronous)
+    say.push_back("servers update when they have the gradients of all replicas");
+  else if (updates.synchrony == Synchrony::Asynchronous)
+    say.push_back("servers apply each replica's gradients by themselves, and nobody waits");
+  else
+    say.push_back(
+        fmt::format("servers apply each replica's gradients by themselves, and no "
+                    "replica is more than {} steps ahead of the slowest",
+                    updates.staleness));
+}
+
 void Lowering::state_data_assumptions() {
   if (plan_.dp == 1) return;
+  if (has_servers() || averages_weights()) return state_update_assumptions();
   auto& say = out_.assumptions;
   const char* precision = plan_.gradient_precision == Precision::Fp32 ? "fp32" : "16 bits";
   const bool at_once = plan_.zero >= 2 && plan_.reduce_every_micro_batch;

@@ -97,7 +97,7 @@ std::int32_t Lowering::add_team_collective(int stage, int t, DataTeam& team, con
 }
 
 void Lowering::emit_gradient_reductions() {
-  if (plan_.dp == 1 || plan_.zero >= 2) return;
+  if (plan_.dp == 1 || plan_.zero >= 2 || has_servers() || averages_weights()) return;
   const bool sharded = plan_.zero > 0;
   for (int stage = 0; stage < plan_.pp; ++stage)
     for (int t = 0; t < tensor_devices_; ++t) {
@@ -232,7 +232,7 @@ std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm
        optimizer_operators(parameters, owned, plan_.precision, plan_.gradient_precision)) {
     if ((op.name == OperatorName::GradientNorm) != norm) continue;
     if (op.name == OperatorName::GradientNorm && plan_.offload.gradients) continue;
-    if (op.name == OperatorName::Adam && plan_.offload.optimizer) continue;
+    if (op.name == OperatorName::Adam && (plan_.offload.optimizer || has_servers())) continue;
     SegmentItem item;
     const Cost cost = costs.cost(op);
     item.seconds = cost.seconds;
@@ -328,6 +328,7 @@ void Lowering::emit_step_end() {
       if (on_host >= 0) edges_.add(on_host, id);
     }
   emit_parameter_gathers();
+  if (averages_weights()) emit_weight_averages();
   wrap_gathers();
   for (StageUnit& u : units_)
     for (std::size_t t = 0; t < u.tail.size(); ++t) edges_.add_wrap(u.tail[t], u.first_task[t]);

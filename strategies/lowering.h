@@ -235,6 +235,22 @@ class Lowering {
   double owned_parameters(const StageUnit& unit) const;
   double stage_parameters(const StageUnit& unit) const;
 
+  // lower_updates.cpp: parameter servers, local SGD
+  bool has_servers() const {
+    return plan_.updates.aggregation == Aggregation::ParameterServer && plan_.dp > 1;
+  }
+  bool averages_weights() const { return plan_.updates.aggregation == Aggregation::LocalSgd; }
+  GpuId server_gpu(int server) const;
+  double server_bytes_per_s() const;
+  std::vector<DataTeam> server_teams(int stage, int t);
+  std::int32_t add_server_transfer(int stage, int t, const DataTeam& team, bool push, double bytes);
+  std::int32_t add_server_work(const DataTeam& team, const char* label, double seconds);
+  void emit_server_round(int stage, int t, const DataTeam& team);
+  void emit_server_step_end();
+  void bound_staleness(const std::vector<std::int32_t>& ends);
+  void emit_weight_averages();
+  void state_update_assumptions();
+
   // lower_sharding.cpp: ZeRO-2, ZeRO-3, HSDP
   void emit_sharded_traffic();
   void emit_shard_gathers(int stage, int t, DataTeam& team);
@@ -315,6 +331,8 @@ class Lowering {
   std::map<std::tuple<int, int, int>, std::int32_t> last_replica_reduction_;  ///< (stage, t, class)
   /// Dispatches and combines by (stage, team, how many came before).
   std::map<std::tuple<int, int, int>, std::int32_t> expert_calls_;
+  /// Last push and last pull of a (replica class, stage, tensor device).
+  std::map<std::tuple<int, int, int>, std::pair<std::int32_t, std::int32_t>> server_ends_;
   std::int32_t empty_segment_ = -1;
 };
 

@@ -162,7 +162,8 @@ class MemoryModel {
     const double whole_gradients = plan_.offload.gradients ? 0 : parameters / gradient_shards();
     part("gradients",
          bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
-    part("optimizer", plan_.offload.optimizer ? 0 : optimizer_bytes(stage));
+    const bool servers = plan_.updates.aggregation == Aggregation::ParameterServer && plan_.dp > 1;
+    part("optimizer", plan_.offload.optimizer || servers ? 0 : optimizer_bytes(stage));
     part("activations", walk.peak().activations);
     part("logits and loss", walk.peak().loss);
     part("workspace", walk.peak().workspace);

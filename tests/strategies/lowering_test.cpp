@@ -52,6 +52,8 @@ Draw draw_symmetric(std::mt19937& random) {
     plan.offload.optimizer = true;
     plan.offload.gradients = (plan.dp == 1 || plan.zero >= 2) && plan.reduce_every_micro_batch;
     plan.offload.activations = pick(random, {0.0, 0.5, 1.0});
+  } else if (plan.zero == 0 && random() % 2) {
+    plan.updates.aggregation = Aggregation::LocalSgd;
   }
   if (random() % 2) plan.rank_order = {Axis::Tensor, Axis::Context, Axis::Pipeline, Axis::Data};
   const int m = plan.pp * static_cast<int>(1 + random() % 3);
