@@ -93,6 +93,21 @@ TEST_CASE("ranks print together what one process prints alone") {
   CHECK(together.out == alone.out);
 }
 
+TEST_CASE("two ranks measure their link: time grows with the message, and is told as JSON") {
+  std::vector<std::string> command = mpirun(2, {});
+  command.resize(3);
+  const std::string device = std::string(REHEARSE_BINARY_DIR) + "/rehearse-device";
+  command.insert(command.end(), {device, "links", "--json"});
+  const ChildResult child = run_child(command);
+  CAPTURE(child.err);
+  REQUIRE(child.exit_code == 0);
+  CHECK(child.out.find("\"schema\": \"links/1\"") != std::string::npos);
+  CHECK(count(child.out, "\"median_s\": ") == 14);
+  const ChildResult alone = run_child({device, "links"});
+  CHECK(alone.exit_code == 1);
+  CHECK(alone.err.find("mpirun -n 2") != std::string::npos);
+}
+
 #ifdef REHEARSE_PROGRAM
 TEST_CASE("ranks that start rehearse itself print what it prints alone") {
   for (const char* name : {"half-network", "layerwise-vs-pipeline"}) {
