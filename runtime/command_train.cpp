@@ -57,6 +57,8 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
     request.threads = static_cast<int>(count(1));
   else if (name == "--deadline")
     request.deadline_s = number_of(name, value, Dimension::Seconds, 1);
+  else if (name == "--timeline")
+    request.timeline = value;
   else if (name == "--checkpoint")
     request.checkpoint = value;
   else if (name == "--checkpoint-every")
@@ -99,11 +101,10 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
 
 TrainRequest parse(Arguments arguments) {
   static const std::vector<std::string> known{
-      "--data",     "--device",        "--steps",           "--threads",
-      "--deadline", "--checkpoint",    "--restarts",        "--seed",
-      "--rate",     "--rate-batch",    "--warmup",          "--clip",
-      "--resume",   "--rate-schedule", "--partition",       "--json",
-      "--local",    "--weight-decay",  "--checkpoint-every"};
+      "--data",       "--device",   "--steps",  "--threads",       "--deadline",
+      "--checkpoint", "--restarts", "--seed",   "--rate",          "--rate-batch",
+      "--warmup",     "--clip",     "--resume", "--rate-schedule", "--partition",
+      "--json",       "--timeline", "--local",  "--weight-decay",  "--checkpoint-every"};
   TrainRequest request;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& name = arguments[i];
