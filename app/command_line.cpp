@@ -44,6 +44,7 @@ class Parser {
     add_topology();
     add_fit();
     add_validate();
+    add_calibrate();
     add_compare();
     add_data();
     add_profile();
@@ -131,6 +132,7 @@ class Parser {
     file(app, "--trace", run_.trace, "Write the fastest plan's timeline for Perfetto");
     file(app, "--timeline", run_.timeline, "Write the fastest plan's timeline as timeline/1");
     file(app, "--plan-out", run_.plan_out, "Write the fastest plan as plan/1");
+    file(app, "--calibration", run_.calibration, "Factors made by `rehearse calibrate`");
     choice(app, "--fidelity", texts_.fidelity, kFidelities,
            "Simulate one of identical replicas, every replica, or every GPU");
     choice(app, "--collectives", texts_.collectives, kCollectives,
@@ -216,6 +218,7 @@ class Parser {
     file(app, "--markdown", validate_.markdown, "Write the per-family tables as Markdown");
     value(app, "--families", validate_.families, "NAME,…", "Only runs of these families")
         ->delimiter(',');
+    file(app, "--calibration", validate_.calibration, "Factors made by `rehearse calibrate`");
     choice(app, "--framework", validate_.framework, framework_choices(),
            "Only runs of this framework");
     value(app, "--tolerance", validate_.tolerance, "X",
@@ -228,6 +231,25 @@ class Parser {
     app->add_flag("--wide", validate_.wide, "All columns, however wide");
     app->add_flag("-f,--force", validate_.force, "Overwrite existing files");
     color(app);
+  }
+
+  void add_calibrate() {
+    CLI::App* app = command(
+        "calibrate", "Fit a system's factors to its own measured runs",
+        "Fits the time of computing, of the network and of the host to a part of the runs and\n"
+        "prints how wrong the rest is predicted then. `run` and `validate` take the file with\n"
+        "--calibration. RUNS is a measured-runs/1 file.");
+    CLI::Option* runs = app->add_option("RUNS", calibrate_.runs, "Measured runs");
+    runs->required()->type_name("FILE");
+    takes_file_.push_back(runs);
+    file(app, "-o,--output", calibrate_.output, "Write the calibration/1 to FILE");
+    value(app, "--left-out", calibrate_.left_out, "X",
+          "Share of the runs kept to check with (default: 0.33)")
+        ->check(CLI::Range(0.1, 0.9));
+    value(app, "-j,--jobs", calibrate_.jobs, "N", "Worker processes (default: all cores)")
+        ->check(CLI::Range(1, 4096));
+    app->add_flag("-q,--quiet", calibrate_.quiet, "No progress or notes");
+    app->add_flag("-f,--force", calibrate_.force, "Overwrite an existing file");
   }
 
   static Choices framework_choices() {
@@ -366,6 +388,7 @@ class Parser {
         validate_.json = "-";
       return validate_;
     }
+    if (name == "calibrate") return calibrate_;
     if (name == "compare") {
       if (app_.get_subcommand("compare")->count("--json") > 0 && compare_.json.empty())
         compare_.json = "-";
@@ -446,6 +469,7 @@ class Parser {
   ListOptions list_;
   TopologyOptions topology_;
   ValidateOptions validate_;
+  CalibrateOptions calibrate_;
   DoctorOptions doctor_;
   FitCommandOptions fit_;
   CompareOptions compare_;

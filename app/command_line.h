@@ -21,6 +21,7 @@ struct Shard {
 struct RunOptions {
   std::vector<std::string> scenarios;
   std::string output, json, csv, trace, timeline, plan_out;
+  std::string calibration;  ///< calibration/1
   LoweringOptions lowering;
   Shard shard;
   int jobs = 0;  ///< 0: all cores
@@ -50,12 +51,20 @@ struct TopologyOptions {
 struct ValidateOptions {
   std::string runs;  ///< measured-runs/1
   std::string json, markdown;
+  std::string calibration;            ///< calibration/1
   std::vector<std::string> families;  ///< empty: all
   std::string framework;              ///< empty: all
   double tolerance = 0;               ///< of the mean over families, a fraction; 0: none
   int jobs = 0;                       ///< 0: all cores
   bool summary = false, quiet = false, wide = false, force = false;
   ColorMode color = ColorMode::Auto;
+};
+
+struct CalibrateOptions {
+  std::string runs, output;
+  double left_out = 0.33;  ///< share of the runs that the fit does not see
+  int jobs = 0;
+  bool quiet = false, force = false;
 };
 
 struct DoctorOptions {
@@ -108,8 +117,8 @@ struct ShowText {
 
 using Command =
     std::variant<ShowText, RunOptions, CheckOptions, ListOptions, TopologyOptions, ValidateOptions,
-                 DoctorOptions, FitCommandOptions, CompareOptions, DataOptions, ProfileOptions,
-                 TrainCommandOptions, CompletionOptions, ManOptions>;
+                 CalibrateOptions, DoctorOptions, FitCommandOptions, CompareOptions, DataOptions,
+                 ProfileOptions, TrainCommandOptions, CompletionOptions, ManOptions>;
 
 /// A command line that cannot be understood; `hint` may be empty.
 class UsageError : public std::runtime_error {

@@ -12,6 +12,7 @@ ExitCode list_command(const ListOptions& options);
 ExitCode topology_command(const TopologyOptions& options);
 ExitCode fit_command(const FitCommandOptions& options);
 ExitCode validate_command(const ValidateOptions& options);
+ExitCode calibrate_command(const CalibrateOptions& options);
 ExitCode compare_command(const CompareOptions& options);
 ExitCode data_command(const DataOptions& options);
 ExitCode profile_command(const ProfileOptions& options);

@@ -23,6 +23,7 @@ struct Execute {
   ExitCode operator()(const TopologyOptions& options) const { return topology_command(options); }
   ExitCode operator()(const FitCommandOptions& options) const { return fit_command(options); }
   ExitCode operator()(const ValidateOptions& options) const { return validate_command(options); }
+  ExitCode operator()(const CalibrateOptions& options) const { return calibrate_command(options); }
   ExitCode operator()(const CompareOptions& options) const { return compare_command(options); }
   ExitCode operator()(const DataOptions& options) const { return data_command(options); }
   ExitCode operator()(const ProfileOptions& options) const { return profile_command(options); }

@@ -15,6 +15,7 @@ std::string overview_text() {
   list        models, GPUs, nodes, topologies, strategies, scenarios
   fit         make a cost profile of a GPU from measured tables
   validate    predict measured runs and print the errors
+  calibrate   fit a system's factors to its own measured runs
   compare     a measured run beside its prediction
   profile     measure this machine's GPU or CPU
   data        make a token file of a text, for training

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <set>
 
+#include "app/calibration_input.h"
 #include "app/output.h"
 #include "app/plan_output.h"
 #include "app/report.h"
@@ -113,16 +114,34 @@ void print_result(const RunResult& result, const RunOptions& options) {
   write_result(options.output, report_text(result, style), options.force);
 }
 
+void calibrate_clusters(std::vector<ScenarioFile>& files, const Calibration& calibration) {
+  for (ScenarioFile& file : files)
+    for (Variant& variant : file.variants)
+      variant.scenario.cluster = calibrated(std::move(variant.scenario.cluster), calibration);
+}
+
+EvaluationOptions evaluation_options(const RunOptions& options, const Calibration& calibration) {
+  EvaluationOptions evaluation;
+  evaluation.lowering = options.lowering;
+  evaluation.framework.computing = calibration.computing;
+  evaluation.framework.host = calibration.host;
+  if (!options.calibration.empty())
+    evaluation.framework.relative_error = calibration.relative_error;
+  return evaluation;
+}
+
 }  // namespace
 
 ExitCode run_command(const RunOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   refuse_bad_outputs(options);
   auto files = read_scenarios(options.scenarios);
-  if (!files) return ExitCode::BadInput;
+  const auto calibration = read_calibration_file(options.calibration);
+  if (!files || !calibration) return ExitCode::BadInput;
+  if (!options.calibration.empty()) calibrate_clusters(*files, *calibration);
 
   const RunRequest request{.files = std::move(*files),
-                           .evaluation = {.lowering = options.lowering},
+                           .evaluation = evaluation_options(options, *calibration),
                            .shard_index = options.shard.index,
                            .shard_count = options.shard.count,
                            .what_if = !options.no_what_if,

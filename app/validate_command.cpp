@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "app/calibration_input.h"
 #include "app/commands.h"
 #include "app/output.h"
 #include "app/validation_report.h"
@@ -57,8 +58,11 @@ ExitCode validate_command(const ValidateOptions& options) {
     report_problems(problems);
     return ExitCode::BadInput;
   }
+  const auto calibration = read_calibration_file(options.calibration);
+  if (!calibration) return ExitCode::BadInput;
   ValidationResult result;
   result.runs = wanted_runs(std::move(*runs), options);
+  if (!options.calibration.empty()) result.runs = calibrated(std::move(result.runs), *calibration);
   if (result.runs.empty()) throw UsageError("there is no run to compare with", "");
 
   Progress progress("runs predicted", result.runs.size(), options.quiet);

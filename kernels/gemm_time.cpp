@@ -56,7 +56,10 @@ double smooth_maximum(double a, double b, double sharpness) {
 double tiled_gemm_s(const Operator& op, const GemmConstants& fit, const ProductRates& rates) {
   const double bandwidth = fit.bandwidth * rates.memory_bandwidth_bytes_per_s;
   const double computing = waves_s(op, fit, rates.flops_per_s, rates.multiprocessors, bandwidth);
-  return fit.start_s + smooth_maximum(computing, op.bytes / bandwidth, fit.sharpness);
+  const double scaled = static_cast<double>(op.m) * static_cast<double>(op.k) *
+                        static_cast<double>(std::max<std::int64_t>(op.batch, 1));
+  return fit.start_s + smooth_maximum(computing, op.bytes / bandwidth, fit.sharpness) +
+         fit.scaling_s * scaled;
 }
 
 double gemm_time_s(const Operator& op, const DeviceRates& rates, const GpuGeneration& generation,

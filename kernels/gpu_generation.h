@@ -5,13 +5,16 @@ namespace rehearse {
 
 /// Constants of `gemm_time_s`, fitted to measured cuBLAS times of one GPU generation.
 struct GemmConstants {
-  double start_s = 0;         ///< t0: a kernel's ramp-up and end
-  double efficiency = 1;      ///< eps: of one SM's tensor cores on endless tiles
-  double bandwidth = 1;       ///< beta: share of the data-sheet memory bandwidth
-  double tile_s = 0;          ///< pi: prologue and epilogue of each wave
-  double intensity = 0;       ///< theta: tile intensity at which half the efficiency is reached
-  double sharpness = 2;       ///< p of the smooth maximum of computing and moving
-  double split_s = 0;         ///< e1: reducing the parts of a product split along k
+  double start_s = 0;     ///< t0: a kernel's ramp-up and end
+  double efficiency = 1;  ///< eps: of one SM's tensor cores on endless tiles
+  double bandwidth = 1;   ///< beta: share of the data-sheet memory bandwidth
+  double tile_s = 0;      ///< pi: prologue and epilogue of each wave
+  double intensity = 0;   ///< theta: tile intensity at which half the efficiency is reached
+  double sharpness = 2;   ///< p of the smooth maximum of computing and moving
+  double split_s = 0;     ///< e1: reducing the parts of a product split along k
+  /// Of what was timed beside the product, an element of the left operand: kernels that scale and
+  /// convert it to fp8.
+  double scaling_s = 0;
   double relative_error = 0;  ///< mean absolute error of the fit
 };
 

@@ -165,6 +165,34 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
   residual_gradient(at, items);
 }
 
+/// Forward operators that are repeated where attention and every other product are kept. Products
+/// count as a framework without fused projections has them: q, k, v, output, gate, up, down, or q,
+/// k, v, output, up, down; the second, fourth and sixth are repeated. Results of row-parallel sums
+/// are kept, gathers before products repeated.
+void recomputed_operators(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  const Precision precision = at.fp8 ? Precision::Fp8 : at.activation_precision;
+  const auto gather = [&](OperatorName name) {
+    if (at.tensor_parallel && shape.sequence_parallel)
+      items.collective(CollectiveKind::AllGather, name, Pass::Forward,
+                       at.element_bytes * static_cast<double>(at.tokens * at.hidden));
+  };
+  const auto product = [&](OperatorName name, std::int64_t out, std::int64_t in) {
+    items.add(gemm(name, Pass::Forward, precision, at.tokens, out, in));
+  };
+  const bool gated = shape.model.activation == Activation::Swiglu;
+  items.add(norm_forward(shape, OperatorName::Norm));
+  gather(OperatorName::Qkv);
+  product(OperatorName::Qkv, at.key, at.hidden);
+  rope(shape, at, Pass::Forward, items);
+  product(OperatorName::AttentionOutput, at.hidden, at.query);
+  residual_add(at, items);
+  items.add(norm_forward(shape, OperatorName::Norm));
+  gather(OperatorName::FfnUp);
+  if (gated) product(OperatorName::FfnUp, at.ffn, at.hidden);
+  activation(shape, at, Pass::Forward, items);
+  if (!gated) product(OperatorName::FfnDown, at.hidden, at.ffn);
+}
+
 }  // namespace
 
 Operator norm_forward(const LayerShape& shape, OperatorName name) {
@@ -218,6 +246,11 @@ std::vector<LayerItem> layer_backward(const LayerShape& shape, bool weight_gradi
   const LayerWidths at(shape);
   ItemList items;
   if (shape.recompute == Recompute::Full) items.append(layer_forward(shape), true);
+  if (shape.recompute == Recompute::Operators) {
+    ItemList repeated;
+    recomputed_operators(shape, at, repeated);
+    items.append(repeated.take(), true);
+  }
   feed_forward_backward(shape, at, items);
   attention_backward(shape, at, items);
   return weight_gradients_last ? with_weight_gradients_last(items.take()) : items.take();

@@ -77,6 +77,26 @@ std::vector<SavedTensor> all_tensors(const LayerShape& shape, const RepeatedPart
   return kept;
 }
 
+/// Layer input, the core, and the results of the first, third, … product (layer.cpp has the order);
+/// the rest of `all_tensors` is made again. Results of row-parallel products are kept after their
+/// sum, so in the split sequence.
+std::vector<SavedTensor> operator_wise_tensors(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.tokens);
+  const double byte = at.element_bytes;
+  const bool gated = shape.model.activation == Activation::Swiglu;
+  std::vector<SavedTensor> kept;
+  kept.push_back({"layer input", boundary_bytes(shape)});
+  kept.push_back({"queries", byte * tokens * static_cast<double>(at.query)});
+  kept.push_back({"values", byte * tokens * static_cast<double>(at.key)});
+  core_tensors(shape, at, kept);
+  if (shape.attention == AttentionKernel::Flash)
+    kept.push_back({"attention result", byte * tokens * static_cast<double>(at.query)});
+  kept.push_back({"ffn_up result", byte * tokens * static_cast<double>(at.ffn)});
+  if (gated) kept.push_back({"ffn_down result", boundary_bytes(shape)});
+  return kept;
+}
+
 double sum(const std::vector<SavedTensor>& tensors) {
   double bytes = 0;
   for (const SavedTensor& tensor : tensors) bytes += tensor.bytes;
@@ -87,6 +107,7 @@ double sum(const std::vector<SavedTensor>& tensors) {
 
 std::vector<SavedTensor> layer_saved_tensors(const LayerShape& shape) {
   if (shape.recompute == Recompute::Full) return {{"layer input", boundary_bytes(shape)}};
+  if (shape.recompute == Recompute::Operators) return operator_wise_tensors(shape);
   return all_tensors(shape, repeated_parts(shape));
 }
 
@@ -113,6 +134,8 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
       boundary_bytes(shape);
   if (shape.recompute == Recompute::Full) {
     bytes += sum(all_tensors(shape, {})) - boundary_bytes(shape);  // its input is the checkpoint
+  } else if (shape.recompute == Recompute::Operators) {
+    bytes += std::max(0.0, sum(all_tensors(shape, {})) - sum(operator_wise_tensors(shape)));
   } else {
     bytes += sum(all_tensors(shape, {})) - sum(all_tensors(shape, repeated_parts(shape)));
   }

@@ -37,6 +37,9 @@ constexpr double kUnknownError = 0.15;  ///< of fits that do not state theirs
 /// Kernels of attention start and end in about this time, whatever a framework runs beside them.
 constexpr double kLeastAttention_s = 3e-6;
 
+/// A product alone starts and ends in this time (bf16 fits: 2 to 3 µs).
+constexpr double kMostProductStart_s = 3e-6;
+
 /// Same rates as far as prices are concerned.
 bool same_device(const DeviceFacts& a, const DeviceFacts& b) {
   return a.gpu == b.gpu && a.bf16_flops == b.bf16_flops && a.fp16_flops == b.fp16_flops &&
@@ -178,15 +181,21 @@ class ProfileCostModel final : public CostModel {
   Cost gemm_cost(const Operator& op) const {
     const GemmFit* fit = fit_of(profile_.gemm, op.precision);
     if (!fit) return fallback_->cost(op);
+    GemmConstants constants = fit->constants;
+    if (clocks_ == ClockRegime::Sustained && constants.scaling_s > 0) {
+      // A step has operators of its own that scale and convert.
+      constants.scaling_s = 0;
+      constants.start_s = std::min(constants.start_s, kMostProductStart_s);
+    }
     const PassRate* pass = op.pass == Pass::InputGradient    ? &fit->input_gradient
                            : op.pass == Pass::WeightGradient ? &fit->weight_gradient
                                                              : nullptr;
     const Precision precision = executed(op.precision);
     const double rate = pass ? pass->rate : 1;
-    const double burst_s = tiled_gemm_s(op, fit->constants, rates(precision, rate));
+    const double burst_s = tiled_gemm_s(op, constants, rates(precision, rate));
     const double clocked_s =
         clock_share_ == 1 ? burst_s
-                          : tiled_gemm_s(op, fit->constants, rates(precision, rate * clock_share_));
+                          : tiled_gemm_s(op, constants, rates(precision, rate * clock_share_));
     const bool large = std::min({op.m, op.n, op.k}) >= 1024;
     return corrected(clocked_s, fit->residuals, gemm_point(op), fit->errors, large, pass,
                      op.batch <= 1);

@@ -48,8 +48,10 @@ const FieldTable<GemmConstants>& gemm_constants_table() {
                   "tile intensity at which half the efficiency is reached")
           .number("sharpness", &GemmConstants::sharpness, {1, 100},
                   "of the smooth maximum of computing and moving")
-          .number("split_s", &GemmConstants::split_s, kTime,
-                  "reduction of a product split along k");
+          .number("split_s", &GemmConstants::split_s, kTime, "reduction of a product split along k")
+          .number("scaling_s", &GemmConstants::scaling_s, {0, 1e-9},
+                  "of kernels timed beside the product that scale an element of its left operand")
+          .omit_default();
   return table;
 }
 

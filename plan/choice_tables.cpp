@@ -91,6 +91,9 @@ const FieldTable<Overlap>& transfer_overlap_table() {
           .boolean("tensor", &Overlap::tensor,
                    "tensor collectives beside the next operator, where it does not need them")
           .omit_default()
+          .boolean("tensor_pieces", &Overlap::tensor_pieces,
+                   "tensor collectives in pieces beside the matrix products around them")
+          .omit_default()
           .boolean("context", &Overlap::context,
                    "ring attention: the next keys and values beside the block at work")
           .omit_default()

@@ -134,8 +134,10 @@ const Names<ScheduleKind>& schedule_names() {
 }
 
 const Names<Recompute>& recompute_names() {
-  static const Names<Recompute> names = {
-      {"none", Recompute::None}, {"selective", Recompute::Selective}, {"full", Recompute::Full}};
+  static const Names<Recompute> names = {{"none", Recompute::None},
+                                         {"selective", Recompute::Selective},
+                                         {"operators", Recompute::Operators},
+                                         {"full", Recompute::Full}};
   return names;
 }
 
@@ -277,7 +279,8 @@ const FieldTable<Plan>& plan_table() {
           .boolean("vocabulary_parallel", &Plan::vocabulary_parallel,
                    "embedding and head are split over tensor ranks")
           .choice("recompute", &Plan::recompute, recompute_names(),
-                  "activations repeated in the backward: none, the attention core, or all")
+                  "activations repeated in the backward: none, the attention core, all operators "
+                  "but attention and every other product, or all")
           .integer("recompute_layers", &Plan::recompute_layers, {-1, kMostLayers},
                    "layers of each chunk that recompute, from its first; -1: all")
           .omit_default()

@@ -10,7 +10,9 @@
 namespace rehearse {
 
 enum class Precision : std::uint8_t { Fp32, Bf16, Fp16, Fp8 };
-enum class Recompute : std::uint8_t { None, Selective, Full };
+/// Selective: the attention core. Operators: all but the attention core and every other matrix
+/// product, in the order of the forward (torchtitan's selective checkpointing by operator).
+enum class Recompute : std::uint8_t { None, Selective, Operators, Full };
 /// Plain attention stores the s×s scores; Flash recomputes them from the saved log-sum-exp.
 enum class AttentionKernel : std::uint8_t { Flash, Plain };
 

@@ -10,8 +10,11 @@ struct Overlap {
   bool parameters = false;  ///< ZeRO parameter gathers beside the next step's forward
   bool pipeline = true;     ///< activations are sent without stopping the sender
   bool tensor = true;       ///< tensor collectives that the next operator does not need, beside it
-  bool context = true;      ///< ring attention: the next keys and values beside the block at work
-  bool experts = false;     ///< dispatch and combine beside the other micro-batch's computation
+  /// Tensor collectives in pieces beside the products before or after them (Megatron-LM's
+  /// tp-comm-overlap, PyTorch's asynchronous tensor parallelism).
+  bool tensor_pieces = false;
+  bool context = true;   ///< ring attention: the next keys and values beside the block at work
+  bool experts = false;  ///< dispatch and combine beside the other micro-batch's computation
   bool operator==(const Overlap&) const = default;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <memory>
 
 #include <fmt/format.h>
@@ -164,8 +165,8 @@ class Evaluation {
     const double launch_s =
         host_launch_s(options_.framework, model_, outcome_.plan, workload_.seq_len);
     for (const NodeGroup& group : cluster_.spec().groups) {
-      owned_models_.push_back(
-          with_launch(gpu_cost_model(group.node.gpu, options_.profile_files), launch_s));
+      owned_models_.push_back(framework_cost_model(
+          gpu_cost_model(group.node.gpu, options_.profile_files), options_.framework, launch_s));
       logs_.push_back(std::make_unique<EvidenceLog>(*owned_models_.back()));
       cost_models_.push_back(logs_.back().get());
     }
@@ -195,7 +196,7 @@ class Evaluation {
     const Stopwatch simulation;
     SimulationOptions simulation_options;
     simulation_options.interference.compute_share = step.compute_share;
-    simulation_options.host_step_s = options_.framework.step_host_s;
+    simulation_options.host_step_s = options_.framework.host * options_.framework.step_host_s;
     const Updates& updates = outcome_.plan.updates;
     const bool at_own_pace = updates.synchrony != Synchrony::Synchronous && outcome_.plan.dp > 1;
     const int warm_up = updates.synchrony == Synchrony::BoundedStale
@@ -224,6 +225,7 @@ class Evaluation {
     outcome_.executed_flops = step.executed_flops;
     fill_evidence(step.seconds_by_source);
     say_evidence(step.seconds_by_source);
+    say_calibration();
     outcome_.devices = std::move(step.graph.devices);
     outcome_.links = std::move(step.graph.links);
     fill_stage_times();
@@ -302,6 +304,16 @@ class Evaluation {
     for (const auto& log : logs_) logs.push_back(log.get());
     for (std::string& sentence : evidence_sentences(logs, seconds_by_source))
       outcome_.assumptions.push_back(std::move(sentence));
+  }
+
+  void say_calibration() {
+    const FrameworkCosts& framework = options_.framework;
+    if (framework.computing == 1 && framework.host == 1) return;
+    char text[160];
+    std::snprintf(text, sizeof text,
+                  "calibrated: operators take %.3g and their launches %.3g times the modelled time",
+                  framework.computing, framework.host);
+    outcome_.assumptions.emplace_back(text);
   }
 
   const Model& model_;

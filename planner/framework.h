@@ -30,28 +30,47 @@ enum class MemoryFigure : std::uint8_t {
   Standing,   ///< tensors that stay between steps: the peak counter is reset after the backward
 };
 
+/// How a framework runs operators otherwise than the fused kernels that prices are made from.
+struct KernelHabits {
+  /// Time of flash attention, relative to the profile's kernel.
+  double attention_forward = 1, attention_backward = 1;
+  /// Traffic of operators that are several kernels, relative to the least a fused one moves.
+  double rope = 1, activation_forward = 1, activation_backward = 1, cross_entropy = 1;
+  double cast_forward = 1, cast_backward = 1;
+  /// Bytes a weight that passes beside its gradient product move in each micro-batch: the product
+  /// writes 16 bits, and something else adds, converts or copies them. 0: the product itself adds.
+  double gradient_pass_bytes = 0;
+};
+
 /// What a step takes and holds beside its kernels and tensors, by what causes it. One set a
 /// framework, never one a run; the source of each constant is beside it in framework.cpp.
 struct FrameworkCosts {
+  KernelHabits kernels;
   double launch_s = 0;  ///< host time to issue one operator of a layer; 0: the cost model's
   double collective_host_s = 0;    ///< host time to issue one collective of a tensor group
   double step_host_s = 0;          ///< next batch, loss to the host, logging, scaling, timers
   double fragmentation = 0;        ///< share of tensors' bytes that the allocator holds beside them
   double activation_overhead = 0;  ///< share of activations kept twice by operators not fused
+  /// Sequence parallelism: inputs of column-parallel products are kept as gathered, not as split.
+  bool keeps_gathered_inputs = false;
+  /// Bytes a logit held at the loss beside its 16-bit and one fp32 copy.
+  double logit_bytes = 0;
   /// Bytes a parameter beside weights, gradients and optimizer: buffers that data ranks reduce.
   double reduction_buffer_bytes = 0;
   MemoryFigure memory_figure = MemoryFigure::Allocated;
-  double relative_error = 0.25;  ///< half width of the 90 % interval of step times, as a factor
+  double computing = 1, host = 1;  ///< factors of operators' and launches' times (calibration.h)
+  double relative_error = 0.25;    ///< half width of the 90 % interval of step times, as a factor
 };
-FrameworkCosts framework_costs(Framework framework);
+FrameworkCosts framework_costs(Framework framework, const Plan& plan, const GpuSpec& gpu);
 
 /// Host time to issue an operator of the plan's layers: the framework's, and with tensor
 /// parallelism that of the layer's collectives, spread over its operators. 0: not stated.
 double host_launch_s(const FrameworkCosts& framework, const Model& model, const Plan& plan,
                      int seq_len);
 
-/// The same prices with another host time for each operator; 0 leaves it as it is.
-std::unique_ptr<CostModel> with_launch(std::unique_ptr<CostModel> costs, double launch_s);
+/// Prices of operators as a framework runs them, with another host time for each (0: as it is).
+std::unique_ptr<CostModel> framework_cost_model(std::unique_ptr<CostModel> costs,
+                                                const FrameworkCosts& framework, double launch_s);
 
 /// Fills what the framework decides and a published configuration does not say: attention kernel,
 /// dropout, precision of gradients, buckets.

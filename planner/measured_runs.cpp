@@ -356,7 +356,9 @@ Plan plan_of(const PlanText& text) {
   plan.precision = text.precision;
   plan.overlap = {.gradients = text.overlap.dp,
                   .parameters = text.overlap.dp && text.zero > 0,
-                  .pipeline = text.overlap.pp};
+                  .pipeline = text.overlap.pp,
+                  .tensor = text.overlap.tp,
+                  .tensor_pieces = text.overlap.tp};
   for (const auto& [name, recompute] : recompute_names())
     if (name == text.recompute) plan.recompute = recompute;
   return plan;

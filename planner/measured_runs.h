@@ -31,6 +31,9 @@ struct MeasuredRun {
   Workload workload;
   Plan plan;
   Measured measured;
+  /// Factors of the system's own calibration (planner/calibration.h) and the interval it states;
+  /// 0: that of the framework.
+  double computing = 1, host = 1, relative_error = 0;
   std::string not_expressible;  ///< what of it has no counterpart here, a sentence; empty: nothing
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/layer.h"
 #include "plan/ensure.h"
 #include "plan/json_document.h"
 #include "plan/units.h"
@@ -49,8 +50,35 @@ struct StageBytes {
   double standing = 0, passing = 0, beside = 0;
 };
 
-StageBytes bytes_of_stage(const StageMemory& memory, const Plan& plan,
+/// What a step adds at the loss, where a framework keeps more copies of the logits than the model
+/// of memory has; 0 where it does not, or the stage has no loss.
+double at_the_loss(const StageMemory& memory, const MeasuredRun& run, const FrameworkCosts& costs) {
+  if (costs.logit_bytes <= 0) return 0;
+  double bytes = 0;
+  for (const MemoryPart& part : memory.parts)
+    if (part.name == "activations") bytes = part.bytes;
+  const LayerShape shape = layer_shape(run.model, run.plan, run.workload.seq_len);
+  const double vocabulary = shape.padded_vocab / (shape.vocabulary_parallel ? shape.tp : 1.0);
+  for (const SavedTensor& tensor : head_saved_tensors(shape)) bytes += tensor.bytes;
+  return bytes + head_workspace_bytes(shape) +
+         costs.logit_bytes * static_cast<double>(shape.tokens()) * vocabulary;
+}
+
+/// Inputs of the two column-parallel products of each layer that stay gathered, beside the splits
+/// that the model of memory has; an even split of layers.
+double gathered_inputs(const StageMemory& memory, const MeasuredRun& run,
+                       const FrameworkCosts& costs) {
+  const LayerShape shape = layer_shape(run.model, run.plan, run.workload.seq_len);
+  if (!costs.keeps_gathered_inputs || !shape.sequence_parallel) return 0;
+  const int chunks = run.plan.pp * run.plan.virtual_stages;
+  const int layers = (run.model.layers + chunks - 1) / chunks;
+  const double split = boundary_bytes(shape);
+  return memory.in_flight * layers * 2 * split * (shape.tp - 1);
+}
+
+StageBytes bytes_of_stage(const StageMemory& memory, const MeasuredRun& run,
                           const FrameworkCosts& costs) {
+  const Plan& plan = run.plan;
   StageBytes bytes;
   double parameters = 0;
   for (const MemoryPart& part : memory.parts) {
@@ -61,6 +89,9 @@ StageBytes bytes_of_stage(const StageMemory& memory, const Plan& plan,
                               : bytes.passing) += part.bytes;
     if (part.name == "gradients") parameters = part.bytes / bytes_of(plan.gradient_precision);
   }
+  if (memory.stage == run.plan.pp - 1)
+    bytes.passing = std::max(bytes.passing, at_the_loss(memory, run, costs));
+  bytes.passing += gathered_inputs(memory, run, costs);
   // Buckets of gradients; with sharded states a copy on their way in and out as well.
   const double buffer = costs.reduction_buffer_bytes * parameters;
   if (plan.dp > 1) bytes.standing += buffer;
@@ -83,10 +114,10 @@ double memory_figure(MemoryFigure figure, const StageBytes& bytes, double reserv
   return reserved;
 }
 
-void fill_memory(const PlanOutcome& outcome, const FrameworkCosts& costs,
+void fill_memory(const PlanOutcome& outcome, const MeasuredRun& run, const FrameworkCosts& costs,
                  RunPrediction& prediction) {
   for (const StageReport& stage : outcome.stages) {
-    const StageBytes bytes = bytes_of_stage(stage.memory, outcome.plan, costs);
+    const StageBytes bytes = bytes_of_stage(stage.memory, run, costs);
     const double tensors = bytes.standing + bytes.passing * (1 + costs.activation_overhead);
     const double reserved = tensors * (1 + costs.fragmentation);
     prediction.memory_bytes =
@@ -151,12 +182,15 @@ RunPrediction predict(const MeasuredRun& run) {
     return prediction;
   }
   EvaluationOptions options;
-  options.framework = framework_costs(run.framework);
+  options.framework = framework_costs(run.framework, run.plan, run.cluster.groups.front().node.gpu);
+  options.framework.computing = run.computing;
+  options.framework.host = run.host;
+  if (run.relative_error > 0) options.framework.relative_error = run.relative_error;
   options.simulate_when_too_big = run.measured.step_time_s > 0;
   const PlanOutcome outcome = evaluate(run.model, run.workload, cluster, run.plan, options);
   prediction.not_expressible = sentence_of(outcome);
   if (!prediction.not_expressible.empty()) return prediction;
-  fill_memory(outcome, options.framework, prediction);
+  fill_memory(outcome, run, options.framework, prediction);
   prediction.relative_error = options.framework.relative_error;
   prediction.step_time_s = outcome.metrics.step_time_s;
   if (prediction.step_time_s > 0) prediction.contributions = contributions_of(outcome);

@@ -72,6 +72,8 @@ void Lowering::state_assumptions() {
     say.push_back(
         "in the backward, tensor collectives run beside the product that does not need them, and "
         "slow it by the SMs they hold");
+  if (plan_.tp > 1 && plan_.overlap.tensor_pieces)
+    say.push_back("gathers and reductions of the split sequence run in pieces beside products");
   if (plan_.offload != Offload()) {
     const HostRates rates = host_rates(cluster_.spec().groups.front().node);
     say.push_back(fmt::format(

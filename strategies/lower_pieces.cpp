@@ -29,14 +29,17 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
     }
   }
   // Across nodes the flows of a collective have no time known beforehand: it stays in line.
-  if (!plan_.overlap.tensor || !kind.is_local || plan_.tp == 1) return items;
+  const bool overlaps = plan_.overlap.tensor || plan_.overlap.tensor_pieces;
+  if (!overlaps || !kind.is_local || plan_.tp == 1) return items;
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
   const std::vector<GpuId> group = tensor_group(replicas.front(), u.stage);
   const CommunicatorShape shape = communicator_shape(cluster_, group);
   const double sms = std::max(1, cluster_.gpu(group.front()).streaming_multiprocessors);
-  hide_tensor_collectives(items, [&](CollectiveKind collective, double bytes) {
+  const auto share = [&](CollectiveKind collective, double bytes) {
     return std::min(0.5, nccl_choice(collective, shape, bytes).channels / sms);
-  });
+  };
+  hide_tensor_collectives(items, share);
+  if (plan_.overlap.tensor_pieces) hide_tensor_pieces(items, plan_.tp, share);
   return items;
 }
 

@@ -158,7 +158,7 @@ class MemoryModel {
     };
     part("weights", weight_bytes * (parameters / weight_shards() + gathered_parameters(stage)));
     // Products in fp8 hold their weights as they are and transposed beside the 16-bit ones.
-    part("fp8 weights", 2 * bytes_of(Precision::Fp8) * fp8_parameters(stage));
+    part("fp8 weights", 2 * bytes_of(Precision::Fp8) * whole_share(stage) * fp8_parameters(stage));
     const double whole_gradients = plan_.offload.gradients ? 0 : parameters / gradient_shards();
     part("gradients",
          bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
@@ -242,6 +242,13 @@ class MemoryModel {
         largest = std::max(largest, layer_parameters_per_rank(layer));
       });
     return largest;
+  }
+  /// Share of a stage's layers whose weights are whole on a rank: with ZeRO-3 the one at work and
+  /// those gathered ahead.
+  double whole_share(int stage) const {
+    const bool gathers = plan_.zero >= 3 && shard_ranks(plan_) > 1 && plan_.reshard_after_forward;
+    const int all = layer_count(stage);
+    return gathers && all > 0 ? std::min(1.0, (1.0 + plan_.prefetch) / all) : 1;
   }
   double largest_unit(int stage) const {
     double largest = largest_layer(stage);

@@ -19,6 +19,7 @@ struct ChunkItem {
   CollectiveKind collective = CollectiveKind::AllReduce;
   CommGroup group = CommGroup::Tensor;
   bool beside_next = false;  ///< a collective that the next item does not need
+  bool is_product = false;   ///< a matrix product
   double hidden_s = 0;       ///< of a collective: taken from its time, since the next item hides it
   bool weight_gradient = false;  ///< moves to the WeightGradient action of a split backward
   std::int32_t bucket = 0;       ///< gradient bucket its unit (layer, embedding, head) is in

@@ -18,4 +18,9 @@ using TensorShare = std::function<double(CollectiveKind, double bytes)>;
 /// device is slow, it would hide a little more than is counted.
 void hide_tensor_collectives(std::vector<ChunkItem>& items, const TensorShare& share);
 
+/// Runs gathers and reductions of the split sequence in `pieces` beside the product after or before
+/// them: the first piece of a gather, or the last of a reduction, has nothing beside it, and the
+/// rest is hidden as above, as far as the product has room beside what it hides already.
+void hide_tensor_pieces(std::vector<ChunkItem>& items, int pieces, const TensorShare& share);
+
 }  // namespace rehearse

@@ -294,8 +294,8 @@ SourcedFactor fit_sustained_rate(const std::vector<OperatorTable>& tables,
   if (only_sustained && !both.empty()) return {.value = 1, .source = "measured sustained"};
   return {.value = gpu_generation(device).sustained,
           .source =
-              "judged from products of over 10 ms and from loops of a second, where "
-              "published tables of the generation have both; not fitted"};
+              "of the generation: A100 judged from long and short products, Hopper and "
+              "Blackwell fitted to published training steps"};
 }
 
 }  // namespace rehearse

@@ -144,6 +144,22 @@ TEST_CASE("selective recomputation repeats the plain attention core only") {
   CHECK(flops(layer_backward(shape)) == flash);
 }
 
+TEST_CASE("recomputation by operator repeats every other product and no attention") {
+  LayerShape shape = llama_shape();
+  const Model& m = shape.model;
+  const double plain = flops(layer_backward(shape));
+  shape.recompute = Recompute::Operators;
+  // Of q, k, v, output, gate, up and down: k, output and up.
+  const double h = m.hidden, key = m.kv_heads * m.head_dim;
+  const double repeated = 2 * kB * kS * h * (key + h + m.ffn);
+  CHECK(flops(layer_backward(shape)) == Approx(plain + repeated).epsilon(1e-12));
+  shape = gpt_shape();
+  const double gpt = flops(layer_backward(shape));
+  shape.recompute = Recompute::Operators;  // of q, k, v, output, up and down: k, output and down
+  CHECK(flops(layer_backward(shape)) ==
+        Approx(gpt + 2 * kB * kS * kH * (kH + kH + 4 * kH)).epsilon(1e-12));
+}
+
 TEST_CASE("tensor parallelism reduces twice forward and twice backward") {
   const LayerShape shape = gpt_shape(8);
   using Counts = std::map<CollectiveKind, int>;

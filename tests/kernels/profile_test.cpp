@@ -96,6 +96,23 @@ TEST_CASE("long steps compute slower than bursts and move data as fast") {
   CHECK(steady->cost(add).seconds == burst->cost(add).seconds);
 }
 
+TEST_CASE("what was timed beside an fp8 product is not priced in a step") {
+  Profile profile = small_profile();
+  GemmFit fp8 = profile.gemm.front();
+  fp8.precision = Precision::Fp8;
+  fp8.residuals = {};
+  profile.gemm.push_back(fp8);
+  profile.device.fp8_flops = 2e15;
+  profile.sustained_rate.value = 1;
+  const Operator op = gemm(OperatorName::Qkv, Pass::Forward, Precision::Fp8, 8192, 4096, 4096);
+  const double alone_s = profile_cost_model(profile, profile.device)->cost(op).seconds;
+  profile.gemm.back().constants.scaling_s = 2e-12;
+  profile.gemm.back().constants.start_s += 5e-6;
+  CHECK(profile_cost_model(profile, profile.device)->cost(op).seconds == Approx(alone_s));
+  CHECK(profile_cost_model(profile, profile.device, ClockRegime::Burst)->cost(op).seconds ==
+        Approx(alone_s + 5e-6 + 2e-12 * 8192 * 4096));
+}
+
 TEST_CASE("gradients of weights compute at their own rate") {
   const Profile profile = small_profile();
   const auto costs = profile_cost_model(profile, profile.device, ClockRegime::Burst);

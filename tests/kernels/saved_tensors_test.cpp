@@ -63,6 +63,19 @@ TEST_CASE("saved tensors sum to the published rows") {
   }
 }
 
+TEST_CASE("recomputation by operator keeps attention and the first of each two products") {
+  LayerShape shape = shape_of("llama3-70b", 1, false);
+  shape.attention = AttentionKernel::Flash;
+  shape.recompute = Recompute::Operators;
+  const Model& m = shape.model;
+  const double tokens = 3 * 2048.0, key = m.kv_heads * m.head_dim;
+  // Layer input, q, v, attention's result with a statistic a head, gate, down.
+  const double widths = 4.0 * m.hidden + key + m.ffn;
+  CHECK(saved(shape) == Approx(tokens * (2 * widths + 4.0 * m.heads)).epsilon(1e-12));
+  shape.recompute = Recompute::None;
+  CHECK(saved(shape) > tokens * 2 * widths);
+}
+
 TEST_CASE("flash attention keeps a row statistic where plain keeps the square") {
   LayerShape shape = shape_of("megatron-22b", 8, true);
   shape.recompute = Recompute::Selective;

@@ -221,6 +221,31 @@ TEST_CASE("an operator hides the collective beside it, slowed by the SMs that it
   CHECK(longer[0].hidden_s == Approx(2.5));
 }
 
+TEST_CASE("a gather in pieces hides all but its first piece behind its product") {
+  std::vector<ChunkItem> items(3);
+  items[0].is_collective = items[2].is_collective = true;
+  items[0].collective = CollectiveKind::AllGather;
+  items[2].collective = CollectiveKind::ReduceScatter;
+  items[0].item.seconds = items[2].item.seconds = 1;
+  items[1].is_product = true;
+  items[1].item.seconds = 4;
+  const auto share = [](CollectiveKind, double) { return 0.2; };
+  auto long_product = items;
+  hide_tensor_pieces(long_product, 4, share);
+  CHECK(long_product[0].item.seconds == Approx(0.25));
+  CHECK(long_product[2].item.seconds == Approx(0.25));
+  CHECK(long_product[1].item.seconds == Approx(4 + 2 * 0.2 * 0.75));
+  CHECK(long_product[1].item.hides_s == Approx(1.5));
+  items[1].item.seconds = 0.4;  // has room for half a second
+  hide_tensor_pieces(items, 4, share);
+  CHECK(items[0].item.seconds == Approx(0.5));
+  CHECK(items[2].item.seconds >= 0.85);
+  items[0].collective = CollectiveKind::AllReduce;
+  items[0].item.seconds = 1;
+  hide_tensor_pieces(items, 4, share);
+  CHECK(items[0].item.seconds == 1);
+}
+
 TEST_CASE("tensor collectives beside products are hidden communication, none of it lost") {
   Question question;
   question.plan.tp = 8;
