@@ -94,6 +94,8 @@ class PlanChecker {
     const auto refuse = [&](bool asked, const char* pointer, const char* what) {
       if (asked) add(pointer, fmt::format("{} is not simulated yet", what));
     };
+    refuse(model_.experts.count > 0 && plan_.recompute == Recompute::Operators, "/recompute",
+           "recomputation by operator of a mixture of experts");
     refuse(model_.window > 0, "", "a sliding window");
     refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
     refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
