@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <boost/version.hpp>
 #include <charconv>
 #include <map>
 
@@ -488,18 +487,5 @@ Command parse_command_line(const std::vector<std::string>& arguments) {
 }
 
 CommandTree command_tree() { return Parser().tree(); }
-
-std::string program_version() { return REHEARSE_VERSION; }
-
-std::string boost_version() {
-  std::string version = BOOST_LIB_VERSION;  // "1_74"
-  std::replace(version.begin(), version.end(), '_', '.');
-  return version;
-}
-
-std::string version_text() {
-  return "rehearse " + program_version() + " (" + REHEARSE_BUILD_TYPE + "; SimGrid " +
-         REHEARSE_SIMGRID_VERSION + "; Boost " + boost_version() + ")";
-}
 
 }  // namespace rehearse

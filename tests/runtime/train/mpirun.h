@@ -3,6 +3,11 @@
 #include <string>
 #include <vector>
 
+/// The starter that belongs to the MPI of the build, where the build says it.
+#ifndef MPIRUN
+#define MPIRUN "mpirun"
+#endif
+
 namespace rehearse {
 
 /// The command that starts `ranks` processes. Open MPI refuses root, and more ranks than cores,
