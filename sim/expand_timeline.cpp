@@ -17,7 +17,7 @@ class Expansion {
  private:
   void collect_comms();
   void expand(std::int32_t device, Timeline& into);
-  void add(TimelineEvent event, const Piece& piece, double start_s, double end_s);
+  void add(TimelineEvent event, const ReportedPiece& piece, double start_s, double end_s);
   TimelineEvent event_of(const Task& task, std::int32_t device) const;
 
   const StepGraph& graph_;
@@ -69,7 +69,7 @@ TimelineEvent Expansion::event_of(const Task& task, std::int32_t device) const {
 
 /// The part of something that ran from `start_s` to `end_s` which belongs to a piece, in the
 /// window's time. An event without duration belongs to the piece in which it begins.
-void Expansion::add(TimelineEvent event, const Piece& piece, double start_s, double end_s) {
+void Expansion::add(TimelineEvent event, const ReportedPiece& piece, double start_s, double end_s) {
   if (start_s == end_s ? start_s < piece.from_s || start_s > piece.to_s
                        : start_s >= piece.to_s || end_s <= piece.from_s)
     return;
@@ -85,7 +85,7 @@ void Expansion::add(TimelineEvent event, const Piece& piece, double start_s, dou
 
 void Expansion::expand(std::int32_t device, Timeline& into) {
   events_.clear();
-  for (const Piece& piece : step_.pieces(device)) {
+  for (const ReportedPiece& piece : step_.pieces(device)) {
     const Task& task = graph_.tasks[piece.task];
     TimelineEvent event = event_of(task, device);
     step_.replay(piece.task, [&](const SegmentItem& item, double start_s, double end_s) {
@@ -107,7 +107,7 @@ void Expansion::expand(std::int32_t device, Timeline& into) {
     const std::int32_t first = graph_.groups[task.device].first_device;
     if (task.comm != CommKind::Pipeline || graph_.group_devices[first] == device)
       event.bytes = task.rank_bytes;
-    for (const Piece& piece : step_.comm_pieces(index))
+    for (const ReportedPiece& piece : step_.comm_pieces(index))
       add(event, piece, record_.start_s[index], record_.finish_s[index]);
   }
   std::stable_sort(events_.begin(), events_.end(),

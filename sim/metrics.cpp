@@ -36,9 +36,10 @@ class Measurement {
  private:
   void sum_segments();
   void add_computes(std::int32_t device);
-  void add_work(const Piece& piece, DeviceMetrics& into) const;
+  void add_work(const ReportedPiece& piece, DeviceMetrics& into) const;
   void add_comms();
-  void add_comm(const Piece& piece, std::vector<std::array<double, kCommKindCount>>& covered);
+  void add_comm(const ReportedPiece& piece,
+                std::vector<std::array<double, kCommKindCount>>& covered);
   void add_tail(std::int32_t device);
   double add_own_transfers(std::int32_t device, double from_s, double to_s);
   void add_links();
@@ -102,7 +103,7 @@ void Measurement::sum_segments() {
 void Measurement::add_computes(std::int32_t device) {
   DeviceMetrics& into = metrics_.devices[device];
   double done_s = step_.begin_s();
-  for (const Piece& piece : step_.pieces(device)) {
+  for (const ReportedPiece& piece : step_.pieces(device)) {
     const double from_s = piece.from_s + piece.shift_s;
     if (from_s > done_s)
       into.waiting_s += idle_.explain(device, done_s, from_s, record_.last_predecessor[piece.task],
@@ -120,7 +121,7 @@ void Measurement::add_computes(std::int32_t device) {
 }
 
 /// Computation by kind; what is left of the piece's time is the device waiting for its host.
-void Measurement::add_work(const Piece& piece, DeviceMetrics& into) const {
+void Measurement::add_work(const ReportedPiece& piece, DeviceMetrics& into) const {
   const std::int32_t device = graph_.tasks[piece.task].device;
   const SegmentSums& sums = segments_[graph_.tasks[piece.task].payload];
   const double speed = graph_.devices[device].speed;
@@ -150,11 +151,11 @@ void Measurement::add_work(const Piece& piece, DeviceMetrics& into) const {
 
 /// Time and bytes of all transfers; `hidden_s` becomes the union of each kind's times.
 void Measurement::add_comms() {
-  std::vector<Piece> pieces;
+  std::vector<ReportedPiece> pieces;
   for (std::size_t i = 0; i < graph_.tasks.size(); ++i) {
     const Task& task = graph_.tasks[i];
     if (task.kind != TaskKind::Comm || task.device < 0) continue;
-    for (const Piece& piece : step_.comm_pieces(static_cast<std::int32_t>(i)))
+    for (const ReportedPiece& piece : step_.comm_pieces(static_cast<std::int32_t>(i)))
       pieces.push_back(piece);
     const Group& group = graph_.groups[task.device];
     // Of a transfer between stages only the sender, the group's first, hands something over.
@@ -163,15 +164,16 @@ void Measurement::add_comms() {
       metrics_.devices[graph_.group_devices[group.first_device + j]]
           .bytes[static_cast<std::size_t>(task.comm)] += task.rank_bytes;
   }
-  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-    return a.from_s + a.shift_s < b.from_s + b.shift_s;
-  });
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const ReportedPiece& a, const ReportedPiece& b) {
+                     return a.from_s + a.shift_s < b.from_s + b.shift_s;
+                   });
   std::vector<std::array<double, kCommKindCount>> covered(graph_.devices.size());
   for (auto& device : covered) device.fill(step_.begin_s());
-  for (const Piece& piece : pieces) add_comm(piece, covered);
+  for (const ReportedPiece& piece : pieces) add_comm(piece, covered);
 }
 
-void Measurement::add_comm(const Piece& piece,
+void Measurement::add_comm(const ReportedPiece& piece,
                            std::vector<std::array<double, kCommKindCount>>& covered) {
   const Task& task = graph_.tasks[piece.task];
   const Group& group = graph_.groups[task.device];

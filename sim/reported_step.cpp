@@ -34,8 +34,8 @@ ReportedStep::ReportedStep(const StepGraph& graph, const SimulationRecord& recor
   for (std::size_t d = 0; d < devices; ++d) first_change_[d + 1] += first_change_[d];
 }
 
-std::vector<Piece> ReportedStep::pieces(std::int32_t device) const {
-  std::vector<Piece> pieces;
+std::vector<ReportedPiece> ReportedStep::pieces(std::int32_t device) const {
+  std::vector<ReportedPiece> pieces;
   double done_s = begin_s();
   const auto tasks = computes(device);
   for (const std::int32_t task : tasks) {
@@ -53,8 +53,8 @@ std::vector<Piece> ReportedStep::pieces(std::int32_t device) const {
   return pieces;
 }
 
-std::vector<Piece> ReportedStep::comm_pieces(std::int32_t task) const {
-  std::vector<Piece> pieces;
+std::vector<ReportedPiece> ReportedStep::comm_pieces(std::int32_t task) const {
+  std::vector<ReportedPiece> pieces;
   const double start_s = record_.start_s[task], finish_s = record_.finish_s[task];
   if (finish_s > begin_s() || start_s >= begin_s())
     pieces.push_back({task, clip(start_s), clip(finish_s), 0});

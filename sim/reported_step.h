@@ -13,7 +13,7 @@ namespace rehearse {
 
 /// A part of a task inside the step's window. It ran from `from_s` to `to_s`, and counts at these
 /// dates + shift_s.
-struct Piece {
+struct ReportedPiece {
   std::int32_t task = 0;
   double from_s = 0, to_s = 0;
   double shift_s = 0;  ///< 0, or one step for what ran before the step's begin
@@ -43,9 +43,9 @@ class ReportedStep {
   }
   /// The device's computation inside the window, in order and without overlap. (Where steps are
   /// not alike yet, what counts later is cut off where the step's own work is not over.)
-  std::vector<Piece> pieces(std::int32_t device) const;
+  std::vector<ReportedPiece> pieces(std::int32_t device) const;
   /// The one or two parts of a transfer inside the window, by date.
-  std::vector<Piece> comm_pieces(std::int32_t task) const;
+  std::vector<ReportedPiece> comm_pieces(std::int32_t task) const;
   /// The first compute task of a device that began inside the window, −1 for none.
   std::int32_t first_inside(std::int32_t device) const;
 

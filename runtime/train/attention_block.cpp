@@ -70,7 +70,7 @@ SequenceTables::SequenceTables(const RankContext& rank) {
 }
 
 AttentionBlock::AttentionBlock(const RankContext& rank, const SequenceTables& tables,
-                               Linear::Places qkv)
+                               ShardedLinear::Places qkv)
     : rank_(rank),
       tables_(tables),
       heads_(rank.model.heads / rank.plan.tp),

@@ -36,7 +36,7 @@ struct AttentionState {
 /// et al. 2024, arXiv 2407.21783, §3.3.2).
 class AttentionBlock {
  public:
-  AttentionBlock(const RankContext& rank, const SequenceTables& tables, Linear::Places qkv);
+  AttentionBlock(const RankContext& rank, const SequenceTables& tables, ShardedLinear::Places qkv);
   void forward(const Tensor& x, AttentionState& state) const;
   /// Returns the gradient of the input.
   Tensor backward(const Tensor& x, const AttentionState& state, const Tensor& d_out,
@@ -62,8 +62,8 @@ class AttentionBlock {
   const RankContext& rank_;
   const SequenceTables& tables_;
   std::int64_t heads_, kv_heads_, head_dim_;
-  Linear fused_;              ///< one rank holds whole sequences
-  Linear query_, key_value_;  ///< context ranks
+  ShardedLinear fused_;              ///< one rank holds whole sequences
+  ShardedLinear query_, key_value_;  ///< context ranks
   std::vector<Piece> pieces_;
 };
 

@@ -15,7 +15,7 @@ struct LayerParameters {
   NormBlock norm(const RankContext& rank, int weight, int bias) const {
     return {rank, at(weight), at(bias)};
   }
-  Linear::Places linear(int weight, int bias) const {
+  ShardedLinear::Places linear(int weight, int bias) const {
     return {.weight = at(weight), .bias = at(bias), .unit = unit};
   }
   LayerPlaces places;

@@ -29,9 +29,9 @@ class DecoderLayer {
   bool recomputes_;
   NormBlock norm1_;
   AttentionBlock attention_;
-  Linear projection_;
+  ShardedLinear projection_;
   NormBlock norm2_;
-  Linear up_, down_;
+  ShardedLinear up_, down_;
 };
 
 }  // namespace rehearse

@@ -22,7 +22,7 @@ GradientSync::GradientSync(const RankContext& rank, RankGroups& groups, const Sc
   for (const GradientBucket& bucket : rank.store.buckets()) waits_for_.push_back(bucket.units);
   const bool mirrored = schedule.placement == Placement::BothWays;
   for (std::size_t u = 0; u < units.size(); ++u) {
-    if (units[u].kind != UnitKind::Head || !rank.model.tied_embeddings) continue;
+    if (units[u].kind != ModelUnit::Head || !rank.model.tied_embeddings) continue;
     const std::int32_t table = units[u].parameters.back();
     const std::int32_t owner = rank.store.parameters()[at(table)].unit;
     // A table that embedding and head of this rank share waits for both.

@@ -53,16 +53,16 @@ void WeightWork::run(const RankContext& rank, std::int32_t unit) {
   }
 }
 
-Linear::Linear(const RankContext& rank, Places places, Cut cut)
+ShardedLinear::ShardedLinear(const RankContext& rank, Places places, Cut cut)
     : rank_(rank), places_(places), cut_(rank.plan.tp > 1 ? cut : Cut::None) {
   if (places_.rows < 0) places_.rows = rank.store.weight(places_.weight).size(0);
 }
 
-ConstTensorView Linear::weight() const {
+ConstTensorView ShardedLinear::weight() const {
   return slice_rows(rank_.store.weight(places_.weight), places_.first_row, places_.rows);
 }
 
-Tensor Linear::forward(const Tensor& x) const {
+Tensor ShardedLinear::forward(const Tensor& x) const {
   const Tensor whole = gathers_input() ? gathered(rank_, x) : x;
   Tensor out = rank_.empty({whole.size(0), places_.rows});
   Gemm call{.a = whole, .b = weight(), .out = out, .transpose_b = true};
@@ -81,7 +81,7 @@ Tensor Linear::forward(const Tensor& x) const {
   return share;
 }
 
-Tensor Linear::backward(const Tensor& x, const Tensor& d_out, WeightWork& work) const {
+Tensor ShardedLinear::backward(const Tensor& x, const Tensor& d_out, WeightWork& work) const {
   const bool split = rank_.splits_sequence();
   const Tensor d_whole = split && cut_ == Cut::Rows ? gathered(rank_, d_out) : d_out;
   WeightWork::Product product{.x = x,

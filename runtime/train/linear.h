@@ -36,13 +36,13 @@ enum class Cut : std::uint8_t { Columns, Rows, None };
 /// parallelism (Korthikanti et al. 2022, arXiv 2205.05198): the collectives are those that
 /// kernels/linear.cpp lists. A product cut by rows adds its bias on the first tensor rank, before
 /// the sum.
-class Linear {
+class ShardedLinear {
  public:
   struct Places {
     std::int32_t weight = 0, bias = -1, unit = 0;
     std::int64_t first_row = 0, rows = -1;  ///< of the weights; −1: all
   };
-  Linear(const RankContext& rank, Places places, Cut cut);
+  ShardedLinear(const RankContext& rank, Places places, Cut cut);
 
   Tensor forward(const Tensor& x) const;
   /// Returns the gradient of x; that of the weights is done or left in `work`.

@@ -11,14 +11,14 @@ ModelChunk::ModelChunk(const RankContext& rank, const SequenceTables& tables,
   if (recomputing < 0) recomputing = end_unit - first_unit;
   for (std::int32_t u = first_unit; u < end_unit; ++u) {
     switch (rank.store.units()[static_cast<std::size_t>(u)].kind) {
-      case UnitKind::Embedding:
+      case ModelUnit::Embedding:
         embedding_.emplace(rank, tables, u);
         break;
-      case UnitKind::Layer:
+      case ModelUnit::Layer:
         layers_.emplace_back(rank, tables, u, static_cast<int>(layers_.size()) < recomputing);
         layer_units_.push_back(u);
         break;
-      case UnitKind::Head:
+      case ModelUnit::Head:
         head_.emplace(rank, u);
         break;
     }

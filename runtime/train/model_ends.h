@@ -40,7 +40,7 @@ class HeadBlock {
 
   const RankContext& rank_;
   NormBlock norm_;
-  Linear head_;
+  ShardedLinear head_;
 };
 
 }  // namespace rehearse

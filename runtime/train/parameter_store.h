@@ -22,9 +22,9 @@ struct OwnedPiece {
 };
 
 /// A unit of a chunk of the model: embedding, one layer, or the head with its norm.
-enum class UnitKind : std::uint8_t { Embedding, Layer, Head };
+enum class ModelUnit : std::uint8_t { Embedding, Layer, Head };
 struct Unit {
-  UnitKind kind = UnitKind::Layer;
+  ModelUnit kind = ModelUnit::Layer;
   std::int32_t layer = -1;  ///< of the model
   std::int32_t chunk = 0;
   std::vector<std::int32_t> parameters;  ///< places in the store; a tied head names the embedding's

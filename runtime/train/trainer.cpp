@@ -90,7 +90,7 @@ void Trainer::make_units() {
     const int first =
         std::accumulate(file_.layer_split.begin(), file_.layer_split.begin() + piece, 0);
     if (piece == 0)
-      embedding = store_->add_unit({.kind = UnitKind::Embedding, .chunk = chunk, .parameters = {}},
+      embedding = store_->add_unit({.kind = ModelUnit::Embedding, .chunk = chunk, .parameters = {}},
                                    embedding_weights(file_.model, file_.plan, slice));
     const int layers = file_.layer_split[static_cast<std::size_t>(piece)];
     for (int i = 0; i < layers; ++i)
@@ -98,7 +98,7 @@ void Trainer::make_units() {
                        layer_weights(file_.model, file_.plan, slice, first + i));
     if (piece + 1 < pieces) continue;
     head_is_apart = !file_.model.tied_embeddings || !(pieces == 1 || ends_meet(schedule_));
-    head = store_->add_unit({.kind = UnitKind::Head, .chunk = chunk, .parameters = {}},
+    head = store_->add_unit({.kind = ModelUnit::Head, .chunk = chunk, .parameters = {}},
                             head_weights(file_.model, file_.plan, slice, head_is_apart));
   }
   if (head >= 0 && !head_is_apart)

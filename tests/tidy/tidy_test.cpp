@@ -1,5 +1,8 @@
 // A test that reads the code. The first half checks the rules on made-up files, so that a rule
 // that finds nothing is one that looked.
+#include <map>
+#include <regex>
+
 #include "tests/catch.h"
 #include "tests/tidy/source_tree.h"
 
@@ -145,6 +148,25 @@ TEST_CASE("every header is guarded against being included twice") {
     if (file.is_header() && file.text.find("#pragma once\n") == std::string::npos)
       found.push_back(file.path);
   }
+  CHECK(joined(found) == "");
+}
+
+// Two types of one name in two headers are one to the linker: functions that are made for the one
+// then serve the other.
+TEST_CASE("no two headers define a type of the same name") {
+  const std::regex definition("^(?:struct|class|enum class) (\\w+)(?: final)?(?: ?:[^:;].*)? \\{");
+  std::map<std::string, std::string> header_of;
+  Violations found;
+  for (const auto& file : project()) {
+    if (!file.is_header()) continue;
+    for (const std::string& line : file.lines) {
+      std::smatch match;
+      if (!std::regex_search(line, match, definition)) continue;
+      const auto [at, is_new] = header_of.try_emplace(match[1], file.path);
+      if (!is_new) found.push_back(match[1].str() + ": " + at->second + " and " + file.path);
+    }
+  }
+  CHECK(header_of.size() > 200);
   CHECK(joined(found) == "");
 }
 

@@ -1,6 +1,5 @@
 // `rehearse-device train` from its command line: what it prints, what it refuses, and what happens
 // when a rank dies.
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -210,23 +209,4 @@ TEST_CASE("when a rank is killed the run stops, names it, and goes on from its c
   INFO(rest.err);
   CHECK(rest.exit_code == 0);
   CHECK(rest.out == "nothing was left to train\n");
-}
-
-TEST_CASE("a rank that stands still is named by those that wait for it") {
-  const Folder folder;
-  const std::string plan = folder.write("plan.json", small_plan(2, 1));
-  const std::string text = folder.write("text.txt", some_text());
-  // The second rank stops itself in mid-training, and is there still: only a deadline tells. By
-  // then a busy machine too has set up its ranks, which knows no deadline.
-  const std::string script = folder.write(
-      "rank.sh",
-      "#!/bin/sh\nif [ \"$OMPI_COMM_WORLD_RANK\" = 1 ]; then\n  (sleep 12; kill -STOP $$) &\nfi\n"
-      "exec \"$@\"\n");
-  chmod(script.c_str(), 0700);
-  const ChildResult result = run_child(mpirun(2, {script, kDevice, "train", plan, "--data", text,
-                                                  "--steps", "1000000", "--deadline", "3s"}));
-  INFO(result.out << result.err);
-  CHECK(result.exit_code != 0);
-  CHECK(result.err.find("rank 0: ") != std::string::npos);
-  CHECK(result.err.find("no sign of life from rank 1") != std::string::npos);
 }
