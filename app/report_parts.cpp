@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "app/number_format.h"
 #include "plan/units.h"
@@ -61,19 +62,24 @@ TextTable plans_table(const VariantResult& variant) {
   const ColumnUnit time = time_unit(largest_of(variant.plans, step_of));
   const ColumnUnit rate = token_rate_unit(
       largest_of(variant.plans, [](const PlanOutcome& plan) { return plan.tokens_per_s; }));
-  TextTable table({{.title = "plan", .align = Align::Left, .least_width = 12},
-                   {.title = "step", .unit = time.unit},
-                   {.title = "tokens", .unit = rate.unit},
-                   {.title = "MFU", .unit = "%"},
-                   {.title = "compute", .unit = "%"},
-                   {.title = "tensor", .unit = "%"},
-                   {.title = "data", .unit = "%"},
-                   {.title = "pipe", .unit = "%"},
-                   {.title = "bubble", .unit = "%"},
-                   {.title = "wait", .unit = "%"},
-                   {.title = "balance", .unit = "max/avg", .droppable = 1},
-                   {.title = "memory", .unit = "GB/GPU"},
-                   {.title = "fits"}});
+  const bool has_context =
+      std::any_of(variant.plans.begin(), variant.plans.end(),
+                  [](const PlanOutcome& outcome) { return outcome.plan.cp > 1; });
+  std::vector<TextColumn> columns{{.title = "plan", .align = Align::Left, .least_width = 12},
+                                  {.title = "step", .unit = time.unit},
+                                  {.title = "tokens", .unit = rate.unit},
+                                  {.title = "MFU", .unit = "%"},
+                                  {.title = "compute", .unit = "%"},
+                                  {.title = "tensor", .unit = "%"},
+                                  {.title = "data", .unit = "%"},
+                                  {.title = "pipe", .unit = "%"},
+                                  {.title = "bubble", .unit = "%"},
+                                  {.title = "wait", .unit = "%"},
+                                  {.title = "balance", .unit = "max/avg", .droppable = 1},
+                                  {.title = "memory", .unit = "GB/GPU"},
+                                  {.title = "fits"}};
+  if (has_context) columns.insert(columns.begin() + 6, {.title = "context", .unit = "%"});
+  TextTable table(std::move(columns));
   const auto winner = variant.winner();
   for (std::size_t i = 0; i < variant.plans.size(); ++i) {
     const PlanOutcome& plan = variant.plans[i];
@@ -89,14 +95,22 @@ TextTable plans_table(const VariantResult& variant) {
     // Gradient reduction, parameter gathers and the scalars beside them: what data ranks exchange.
     const double data_s = exposed(mean, CommKind::Data) + exposed(mean, CommKind::Parameter) +
                           exposed(mean, CommKind::Control);
-    table.add_row({name, time.cell(step_of(plan)), rate.cell(plan.tokens_per_s), percent(plan.mfu),
-                   share(sum_of(parts, TimeGroup::Compute)),
-                   share(exposed(mean, CommKind::Tensor) + exposed(mean, CommKind::Expert)),
-                   share(data_s), share(exposed(mean, CommKind::Pipeline)), share(mean.bubble_s),
-                   share(mean.waiting_s + mean.host_s + exposed(mean, CommKind::Host)),
-                   fmt::format("{:.2f}", plan.metrics.load_balance), memory_cell(plan),
-                   plan.fits ? "yes" : "NO"},
-                  tone_of(plan, wins));
+    std::vector<std::string> cells{
+        name,
+        time.cell(step_of(plan)),
+        rate.cell(plan.tokens_per_s),
+        percent(plan.mfu),
+        share(sum_of(parts, TimeGroup::Compute)),
+        share(exposed(mean, CommKind::Tensor) + exposed(mean, CommKind::Expert)),
+        share(data_s),
+        share(exposed(mean, CommKind::Pipeline)),
+        share(mean.bubble_s),
+        share(mean.waiting_s + mean.host_s + exposed(mean, CommKind::Host)),
+        fmt::format("{:.2f}", plan.metrics.load_balance),
+        memory_cell(plan),
+        plan.fits ? "yes" : "NO"};
+    if (has_context) cells.insert(cells.begin() + 6, share(exposed(mean, CommKind::Context)));
+    table.add_row(std::move(cells), tone_of(plan, wins));
   }
   return table;
 }

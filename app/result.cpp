@@ -38,6 +38,8 @@ PartName part_name(CommKind kind) {
   switch (kind) {
     case CommKind::Tensor:
       return {"tensor", "tensor communication"};
+    case CommKind::Context:
+      return {"context", "context communication"};
     case CommKind::Data:
       return {"data", "gradient reduction"};
     case CommKind::Parameter:
@@ -142,7 +144,11 @@ std::string plan_summary(const Plan& plan) {
   std::string text = fmt::format("tp {} · pp {}", plan.tp, plan.pp);
   if (plan.virtual_stages > 1) text += fmt::format("×{}", plan.virtual_stages);
   text += fmt::format(" · dp {}", plan.dp);
-  if (plan.cp > 1) text += fmt::format(" · cp {}", plan.cp);
+  if (plan.cp > 1)
+    text += fmt::format(" · cp {}{}", plan.cp,
+                        plan.context == ContextKind::AllToAll ? " all-to-all"
+                        : plan.context_balanced               ? ""
+                                                              : " unbalanced");
   if (plan.ep > 1) text += fmt::format(" · ep {}", plan.ep);
   if (plan.pp > 1) text += fmt::format(" · {}", name_of(schedule_names(), plan.schedule));
   text += fmt::format(" · micro-batch {}", plan.micro_batch);

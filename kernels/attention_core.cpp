@@ -12,7 +12,7 @@
 namespace rehearse {
 namespace {
 
-/// Queries and keys that one rank sees, and how many squares of them.
+/// Queries and keys of whole sequences, and how many squares of them.
 struct Square {
   std::int64_t batch, queries, keys, size;
   double elements;
@@ -21,7 +21,7 @@ struct Square {
 Square square_of(const LayerShape& shape) {
   const LayerWidths at(shape);
   Square square{.batch = shape.micro_batch * at.heads,
-                .queries = shape.seq_len / shape.cp,
+                .queries = shape.seq_len,
                 .keys = shape.seq_len,
                 .size = shape.model.head_dim,
                 .elements = 0};
@@ -32,13 +32,14 @@ Square square_of(const LayerShape& shape) {
 
 Operator flash(const LayerShape& shape, Pass pass) {
   const LayerWidths at(shape);
-  return attention(pass, at.activation_precision, shape.micro_batch, shape.seq_len / shape.cp,
-                   shape.seq_len, at.heads, at.kv_heads, shape.model.head_dim, true);
+  return attention(pass, at.activation_precision, shape.micro_batch, shape.seq_len, shape.seq_len,
+                   at.heads, at.kv_heads, shape.model.head_dim, true);
 }
 
 }  // namespace
 
 void attention_core_forward(const LayerShape& shape, ItemList& items) {
+  if (shape.cp > 1) return context_core_forward(shape, items);
   if (shape.attention == AttentionKernel::Flash) return items.add(flash(shape, Pass::Forward));
   const LayerWidths at(shape);
   const Square square = square_of(shape);
@@ -56,6 +57,7 @@ void attention_core_forward(const LayerShape& shape, ItemList& items) {
 }
 
 void attention_core_backward(const LayerShape& shape, ItemList& items) {
+  if (shape.cp > 1) return context_core_backward(shape, items);
   if (shape.attention == AttentionKernel::Flash)
     return items.add(flash(shape, Pass::InputGradient));
   const LayerWidths at(shape);

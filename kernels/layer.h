@@ -39,6 +39,10 @@ struct LayerShape {
   Precision precision = Precision::Bf16;
   Precision gradient_precision = Precision::Fp32;
   double dropout = 0;
+  ContextKind context = ContextKind::Ring;
+  bool context_balanced = true;
+  bool context_overlap = true;  ///< ring: a hop goes beside the block at work
+  int context_rank = 0;         ///< of a ring without balance: later ranks have more to do
 
   std::int64_t tokens() const { return micro_batch * seq_len / cp; }  ///< a rank handles
 };
@@ -67,22 +71,24 @@ enum class CollectiveKind : std::uint8_t {
 const char* collective_name(CollectiveKind kind);
 
 /// Ranks that a layer's collectives join.
-enum class CommGroup : std::uint8_t { Tensor, Experts };
+enum class CommGroup : std::uint8_t { Tensor, Context, Experts };
 
-/// One step of a layer: an operator, or a collective of the tensor group or of the ranks that share
-/// a layer's experts. `bytes` of a collective: the whole buffer (all-reduce: its size; all-gather:
-/// the gathered result; reduce-scatter: the input; all-to-all: what a rank holds before). A
-/// collective's `op` names the operator it belongs to, its pass and whether it is recomputed; its
-/// shape, FLOPs and bytes stay zero.
+/// One step of a layer: an operator, or a collective of the tensor or context group, or of the
+/// ranks that share a layer's experts. `bytes` of a collective: the whole buffer (all-reduce: its
+/// size; all-gather: the gathered result; reduce-scatter: the input; all-to-all: what a rank holds
+/// before; send-receive, a hop of a ring: what each rank sends to the next). A collective's `op`
+/// names the operator it belongs to, its pass and whether it is recomputed; its shape, FLOPs and
+/// bytes stay zero.
 struct LayerItem {
   bool is_collective = false;
   Operator op;
   CollectiveKind collective = CollectiveKind::AllReduce;
   CommGroup group = CommGroup::Tensor;
   double bytes = 0;
-  /// Collectives: the next item does not need its result, and Megatron-LM issues both at once
-  /// (gradient of a column-parallel product beside its weight gradient). Whoever needs the result
-  /// comes after the next item.
+  /// Collectives: the next item does not need its result, and both are issued at once (gradient
+  /// of a column-parallel product beside its weight gradient; a block of ring attention beside
+  /// the hop that brings the next one's keys and values). Whoever needs the result comes after the
+  /// next item.
   bool beside_next = false;
 };
 

@@ -124,9 +124,11 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
   // of dP and dS).
   const double activation = byte * tokens * (ffn + up);
   const double product = byte * tokens * up + hidden + gathered;
-  const double core = byte * tokens * (query + all) + (shape.attention == AttentionKernel::Flash
-                                                           ? kFp32Bytes * tokens * query
-                                                           : 2 * byte * square_elements(shape, at));
+  const double core =
+      byte * tokens * (query + all) +
+      (shape.attention == AttentionKernel::Flash ? kFp32Bytes * tokens * query
+                                                 : 2 * byte * square_elements(shape, at)) +
+      context_workspace_bytes(shape);
   const double feed_forward =
       shape.model.experts.count > 0 ? expert_workspace_bytes(shape) : std::max(activation, product);
   double bytes =

@@ -33,6 +33,9 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len, const 
   shape.precision = plan.precision;
   shape.gradient_precision = plan.gradient_precision;
   shape.dropout = plan.dropout;
+  shape.context = plan.context;
+  shape.context_balanced = plan.context_balanced;
+  shape.context_overlap = plan.overlap.context;
   return shape;
 }
 
@@ -101,6 +104,11 @@ void ItemList::collective(CollectiveKind kind, OperatorName name, Pass pass, dou
 void ItemList::to_experts() {
   ensure(!items_.empty() && items_.back().is_collective, "a collective was just added");
   items_.back().group = CommGroup::Experts;
+}
+
+void ItemList::context_collective(CollectiveKind kind, Pass pass, double bytes, bool beside_next) {
+  collective(kind, OperatorName::Attention, pass, bytes, beside_next);
+  items_.back().group = CommGroup::Context;
 }
 
 void ItemList::append(const std::vector<LayerItem>& items, bool recomputed) {

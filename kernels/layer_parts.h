@@ -36,6 +36,7 @@ class ItemList {
                   bool beside_next = false);
   /// The collective just added is one of the expert-parallel ranks.
   void to_experts();
+  void context_collective(CollectiveKind kind, Pass pass, double bytes, bool beside_next = false);
   void append(const std::vector<LayerItem>& items, bool recomputed);
   std::vector<LayerItem> take() { return std::move(items_); }
 
@@ -47,6 +48,12 @@ class ItemList {
 /// products and memory passes of the plain form.
 void attention_core_forward(const LayerShape& shape, ItemList& items);
 void attention_core_backward(const LayerShape& shape, ItemList& items);
+/// Likewise where context ranks share a sequence, with what they send each other
+/// (context_attention.cpp).
+void context_core_forward(const LayerShape& shape, ItemList& items);
+void context_core_backward(const LayerShape& shape, ItemList& items);
+/// Beside the gradients of the core: buffers of a ring's keys and values and of their gradients.
+double context_workspace_bytes(const LayerShape& shape);
 
 /// A linear layer's products. A column-parallel layer gathers its input over the sequence first
 /// and its input gradient is summed over tensor ranks; a row-parallel one the other way round.

@@ -16,8 +16,8 @@ std::vector<Contribution> contributions_of(const PlanOutcome& outcome) {
   static const char* const kWork[kWorkKindCount] = {"matrix products", "attention", "element-wise",
                                                     "recomputation",   "optimizer", "tensor comm."};
   static const char* const kExposed[kCommKindCount] = {
-      "tensor comm.", "gradient reduction", "parameter gathers", "pipeline transfers",
-      "scalars",      "expert comm.",       "host memory"};
+      "tensor comm.",       "context comm.", "gradient reduction", "parameter gathers",
+      "pipeline transfers", "scalars",       "expert comm.",       "host memory"};
   std::vector<Contribution> parts;
   const auto add = [&](const char* name, double seconds) {
     for (Contribution& part : parts)

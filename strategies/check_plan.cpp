@@ -80,12 +80,35 @@ class PlanChecker {
           fmt::format("{} data ranks cannot be divided into shards of {}", plan_.dp, plan_.shard),
           "a divisor of dp");
     }
-    if (plan_.cp > 1)
-      add("/cp", "context parallelism is not supported yet",
-          "\"tp\" with \"sequence_parallel\": true also splits long sequences");
+    if (plan_.cp > 1) check_context();
     check_later();
     if (plan_.gradient_precision == Precision::Fp8)
       add("/gradient_precision", "gradients cannot be summed in fp8", "fp32 or bf16");
+  }
+
+  void check_context() {
+    if (plan_.attention == AttentionKernel::Plain)
+      add("/attention", "context ranks join partial results by what flash attention keeps",
+          "\"attention\": \"flash\"");
+    const bool ring = plan_.context == ContextKind::Ring;
+    const int pieces = plan_.cp * (ring && plan_.context_balanced ? 2 : 1);
+    if (seq_len_ % pieces != 0)
+      add("/cp",
+          fmt::format("sequences of {} tokens do not divide into the {} pieces of {} context ranks",
+                      seq_len_, pieces, plan_.cp),
+          fmt::format("a sequence length that is a multiple of {}", pieces));
+    if (ring) return;
+    const int ranks = plan_.cp * plan_.tp;
+    const auto divides = [&](const char* what, int size) {
+      if (size % ranks == 0) return;
+      add("/cp",
+          fmt::format("all-to-all attention gives each of {} tensor and context ranks a share of "
+                      "the {}, and {} has {}",
+                      ranks, what, model_.name, size),
+          "\"context\": \"ring\" shares out tokens instead");
+    };
+    divides("heads", model_.heads);
+    if (model_.kv_heads != model_.heads) divides("key/value heads", model_.kv_heads);
   }
 
   /// What a plan can say and lowering does not yet simulate is refused, never left out silently.
@@ -131,6 +154,11 @@ class PlanChecker {
           "experts spread over data ranks are updated by these ranks alone: servers, "
           "averages and updates by the host are not simulated beside them",
           "\"ep\": 1, or all-reduce and no offload of optimizer or gradients");
+    if (plan_.cp > 1 && updates.aggregation != Aggregation::AllReduce)
+      add("/cp",
+          "context ranks reduce their gradients in every step: servers and averages are not "
+          "simulated beside them",
+          "\"aggregation\": \"all-reduce\"");
     const bool servers = updates.aggregation == Aggregation::ParameterServer;
     if (!servers && updates.synchrony != Synchrony::Synchronous)
       add("/updates/synchrony",
@@ -195,6 +223,7 @@ class PlanChecker {
     };
     const std::size_t before = faults_.size();
     too_large("/tp", "tensor group", plan_.tp);
+    too_large("/cp", "context group", plan_.cp);
     too_large("/pp", "pipeline", plan_.pp);
     too_large("/dp", "data group", plan_.dp);
     if (faults_.size() > before) return;
@@ -242,11 +271,12 @@ class PlanChecker {
   }
 
   void check_sequence() {
-    if (plan_.sequence_parallel && seq_len_ % plan_.tp != 0)
+    const int shares = plan_.tp * plan_.cp;
+    if (plan_.sequence_parallel && seq_len_ % shares != 0)
       add("/sequence_parallel",
-          fmt::format("sequences of {} tokens do not divide among {} tensor ranks", seq_len_,
-                      plan_.tp),
-          fmt::format("a sequence length that is a multiple of {}", plan_.tp));
+          fmt::format("sequences of {} tokens do not divide among {} tensor{} ranks", seq_len_,
+                      shares, plan_.cp > 1 ? " and context" : ""),
+          fmt::format("a sequence length that is a multiple of {}", shares));
     if (model_.positions == Positions::Learned && seq_len_ > model_.max_seq_len)
       add("", fmt::format("{} has learned positions for {} tokens, and the workload's sequences "
                           "have {}",
@@ -333,6 +363,8 @@ Plan resolve(Plan plan, int gpus) {
   // One tensor rank has nobody to share a sequence with, and replicated weights are not gathered.
   if (plan.tp == 1) plan.sequence_parallel = false;
   const bool pulls = plan.updates.aggregation == Aggregation::ParameterServer && plan.dp > 1;
+  // All-to-alls give every rank whole sequences: nothing is out of balance.
+  if (plan.cp == 1 || plan.context == ContextKind::AllToAll) plan.context_balanced = true;
   if (plan.zero == 0 && !pulls) plan.overlap.parameters = false;
   // A way down the pipeline and back has two chunks a stage.
   if (plan.schedule == ScheduleKind::ZbV && plan.virtual_stages == 1) plan.virtual_stages = 2;

@@ -198,16 +198,18 @@ struct GroupPrices {
 };
 
 GroupPrices price_group(const LayerShape& shape, const CostModel& costs, const Cluster& cluster,
-                        const std::vector<GpuId>& gpus) {
+                        const std::vector<GpuId>& gpus, const std::vector<GpuId>& context) {
   std::vector<std::string> names;
   Labels labels(names);
-  const CommunicatorShape communicator = communicator_shape(cluster, gpus);
-  const StageProgrammer programmer(
-      shape, costs,
-      [&](CollectiveKind kind, double bytes) {
-        return gpus.size() < 2 ? 0 : nccl_choice(kind, communicator, bytes).seconds(bytes);
-      },
-      labels);
+  const CommunicatorShape tensor = communicator_shape(cluster, gpus);
+  const CommunicatorShape ring = communicator_shape(cluster, context);
+  const auto collective_s = [&](const LayerItem& item) {
+    const bool is_context = item.group == CommGroup::Context;
+    if ((is_context ? context : gpus).size() < 2) return 0.0;
+    if (is_context && item.beside_next) return 0.0;  // beside a block that takes its time
+    return nccl_choice(item.collective, is_context ? ring : tensor, item.bytes).seconds(item.bytes);
+  };
+  const StageProgrammer programmer(shape, costs, collective_s, labels);
   const double none_s = seconds_of(programmer.chunk({.first_layer = 0, .layer_count = 0}, 0));
   const auto more_s = [&](const ChunkExtent& extent) {
     return seconds_of(programmer.chunk(extent, 0)) - none_s;
@@ -252,7 +254,8 @@ SplitProblem split_problem(const Model& model, const Plan& plan, const Workload&
                            const Cluster& cluster,
                            const std::vector<const CostModel*>& cost_models) {
   const int seq_len = workload.seq_len > 0 ? workload.seq_len : model.max_seq_len;
-  const LayerShape shape = layer_shape(model, plan, seq_len, workload.routing);
+  LayerShape shape = layer_shape(model, plan, seq_len, workload.routing);
+  shape.context_rank = plan.cp - 1;  // of a ring without balance: the rank with the most to do
   const RankMap ranks(plan);
   const std::vector<int> group_of_node = group_of_nodes(cluster);
   SplitProblem problem;
@@ -263,15 +266,18 @@ SplitProblem split_problem(const Model& model, const Plan& plan, const Workload&
   const GroupPrices* first = nullptr;
   for (int stage = 0; stage < plan.pp; ++stage) {
     double slowest_s = 0;
-    for (int replica = 0; replica < plan.dp; ++replica) {
-      std::vector<GpuId> gpus;
-      for (const Rank rank : ranks.group(Axis::Tensor, {0, 0, replica, stage}))
-        gpus.push_back(ranks.gpu(rank));
+    for (int group = 0; group < plan.dp * plan.cp; ++group) {
+      const Coordinates first_rank{0, group % plan.cp, group / plan.cp, stage};
+      std::vector<GpuId> gpus, context;
+      for (const Rank rank : ranks.group(Axis::Tensor, first_rank)) gpus.push_back(ranks.gpu(rank));
+      for (const Rank rank : ranks.group(Axis::Context, first_rank))
+        context.push_back(ranks.gpu(rank));
       for (const GpuId gpu : gpus) {
-        const auto group =
+        const auto node_group =
             static_cast<std::size_t>(group_of_node[static_cast<std::size_t>(cluster.node_of(gpu))]);
-        GroupPrices& prices = known[group];
-        if (prices.layer_s < 0) prices = price_group(shape, *cost_models[group], cluster, gpus);
+        GroupPrices& prices = known[node_group];
+        if (prices.layer_s < 0)
+          prices = price_group(shape, *cost_models[node_group], cluster, gpus, context);
         if (first == nullptr) first = &prices;
         slowest_s = std::max(slowest_s, prices.layer_s / cluster.speed(gpu));
       }

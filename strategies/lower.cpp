@@ -27,10 +27,14 @@ Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
   // Replicas are not alike where a server's node gets more traffic than others, beside their own.
   const bool alike =
       !has_servers() || (plan_.pp == 1 && plan_.updates.synchrony == Synchrony::Synchronous &&
-                         is_local(cluster_, tensor_group(0, 0)));
+                         is_local(cluster_, tensor_group(0, 0, 0)));
   classes_ = options.fidelity == Fidelity::Folded && alike ? fold_replicas(cluster_, plan_, ranks_)
                                                            : separate_replicas(plan_.dp);
   tensor_devices_ = options.fidelity == Fidelity::Full ? plan_.tp : 1;
+  // Context ranks of an unbalanced ring have different work.
+  const bool balanced = plan_.context_balanced;
+  context_devices_ = options.fidelity == Fidelity::Full || !balanced ? plan_.cp : 1;
+  unit_devices_ = tensor_devices_ * context_devices_;
   // Megatron-LM's default bucket: 40 million parameters, or one million a data rank if more
   // (megatron/core/distributed/distributed_data_parallel.py).
   bucket_parameters_ = plan_.bucket_bytes > 0 ? plan_.bucket_bytes / gradient_bytes()
@@ -38,17 +42,27 @@ Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
   if (plan_.zero == 3) bucket_parameters_ = 0;  // FSDP wraps, gathers and reduces layer by layer
 }
 
-std::vector<GpuId> Lowering::tensor_group(int replica, int stage) const {
+std::vector<GpuId> Lowering::tensor_group(int replica, int context, int stage) const {
   std::vector<GpuId> gpus;
-  for (const Rank rank : ranks_.group(Axis::Tensor, {0, 0, replica, stage}))
-    gpus.push_back(ranks_.gpu(rank));
+  for (int tensor = 0; tensor < plan_.tp; ++tensor)
+    gpus.push_back(gpu({tensor, context}, replica, stage));
   return gpus;
 }
 
-std::vector<GpuId> Lowering::gpus_of(int stage, int t, const std::vector<int>& replicas) const {
-  std::vector<GpuId> gpus;
+std::vector<std::vector<GpuId>> Lowering::tensor_groups(const std::vector<int>& replicas,
+                                                        int context, int stage) const {
+  std::vector<std::vector<GpuId>> groups;
   for (const int replica : replicas)
-    gpus.push_back(ranks_.gpu(ranks_.rank({t, 0, replica, stage})));
+    for (const int member : context_members(context))
+      groups.push_back(tensor_group(replica, member, stage));
+  return groups;
+}
+
+std::vector<GpuId> Lowering::gpus_of(int stage, int tensor,
+                                     const std::vector<DataRank>& ranks) const {
+  std::vector<GpuId> gpus;
+  for (const DataRank& rank : ranks)
+    gpus.push_back(gpu({tensor, rank.context}, rank.replica, stage));
   return gpus;
 }
 
@@ -57,6 +71,20 @@ std::vector<int> Lowering::tensor_members(int t) const {
   std::vector<int> all(static_cast<std::size_t>(plan_.tp));
   std::iota(all.begin(), all.end(), 0);
   return all;
+}
+
+std::vector<int> Lowering::context_members(int c) const {
+  if (context_devices_ > 1 || plan_.cp == 1) return {c};
+  std::vector<int> all(static_cast<std::size_t>(plan_.cp));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+std::vector<InnerRank> Lowering::inner_ranks(int d) const {
+  std::vector<InnerRank> ranks;
+  for (const int context : context_members(d / tensor_devices_))
+    for (const int tensor : tensor_members(d % tensor_devices_)) ranks.push_back({tensor, context});
+  return ranks;
 }
 
 void Lowering::make_devices() {
@@ -68,26 +96,30 @@ void Lowering::make_devices() {
       made.replica_class = static_cast<int>(c);
       made.stage = stage;
       made.first_device = static_cast<std::int32_t>(out_.graph.devices.size());
-      for (int t = 0; t < tensor_devices_; ++t) {
+      for (int d = 0; d < unit_devices_; ++d) {
+        const std::vector<InnerRank> inner = inner_ranks(d);
         Device device;
-        device.representative = ranks_.rank({t, 0, replicas.front(), stage});
+        device.representative =
+            ranks_.rank({inner.front().tensor, inner.front().context, replicas.front(), stage});
         device.stage = stage;
         device.replica = replicas.front();
         device.speed = cluster_.speed(ranks_.gpu(device.representative));
         device.members = 0;
-        for (const int tensor : tensor_members(t))
+        for (const InnerRank& at : inner)
           for (const int replica : replicas) {
-            const Rank rank = ranks_.rank({tensor, 0, replica, stage});
+            const Rank rank = ranks_.rank({at.tensor, at.context, replica, stage});
             out_.device_of_rank[static_cast<std::size_t>(rank.value)] =
                 static_cast<std::int32_t>(out_.graph.devices.size());
-            // A tensor group goes at the pace of its slowest GPU.
+            // Folded tensor and context ranks go at the pace of their slowest GPU.
             device.speed = std::min(device.speed, cluster_.speed(ranks_.gpu(rank)));
             ++device.members;
           }
         out_.graph.devices.push_back(device);
       }
-      const auto devices = static_cast<std::size_t>(tensor_devices_);
+      const auto devices = static_cast<std::size_t>(unit_devices_);
       made.tail.assign(devices, -1);
+      made.awaited.resize(devices);
+      made.beside.resize(devices);
       made.first_task.assign(devices, -1);
       made.last_reduction.assign(devices, -1);
       units_.push_back(std::move(made));
@@ -106,18 +138,22 @@ ChunkExtent Lowering::extent_of(int chunk) const {
 }
 
 std::size_t Lowering::unit_kind(int replica_class, int stage) {
-  const std::vector<GpuId> group =
-      tensor_group(classes_.members[static_cast<std::size_t>(replica_class)].front(), stage);
-  const bool local = is_local(cluster_, group);
-  // The slowest GPU of the group sets the pace of its operators.
-  int slowest = group_of_node_[static_cast<std::size_t>(cluster_.node_of(group.front()))];
-  for (const GpuId gpu : group) {
-    const int candidate = group_of_node_[static_cast<std::size_t>(cluster_.node_of(gpu))];
-    if (cluster_.gpu(gpu).bf16_flops <
-        cluster_.spec().groups[static_cast<std::size_t>(slowest)].node.gpu.bf16_flops)
-      slowest = candidate;
+  const int replica = classes_.members[static_cast<std::size_t>(replica_class)].front();
+  int slowest = -1, nodes = 1;
+  bool local = true;
+  for (int context = 0; context < plan_.cp; ++context) {
+    const std::vector<GpuId> group = tensor_group(replica, context, stage);
+    local = local && is_local(cluster_, group);
+    // The slowest GPU of the group sets the pace of its operators.
+    for (const GpuId gpu : group) {
+      const int candidate = group_of_node_[static_cast<std::size_t>(cluster_.node_of(gpu))];
+      if (slowest < 0 ||
+          cluster_.gpu(gpu).bf16_flops <
+              cluster_.spec().groups[static_cast<std::size_t>(slowest)].node.gpu.bf16_flops)
+        slowest = candidate;
+    }
+    nodes = std::max(nodes, local ? 1 : communicator_shape(cluster_, group).nodes);
   }
-  const int nodes = local ? 1 : communicator_shape(cluster_, group).nodes;
   const auto [at, is_new] =
       kind_index_.try_emplace(std::tuple{slowest, local, nodes}, kinds_.size());
   if (is_new) {
@@ -142,7 +178,7 @@ double Lowering::latency_before_flows(const std::string& name, const std::vector
 
 double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
                                 CollectiveKind collective, double bytes) {
-  const std::vector<GpuId> group = tensor_group(replicas.front(), stage);
+  const std::vector<GpuId> group = tensor_group(replicas.front(), 0, stage);
   const CollectiveChoice choice =
       nccl_choice(collective, communicator_shape(cluster_, group), bytes);
   if (kind.is_local) return choice.seconds(bytes);
@@ -153,9 +189,9 @@ double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& re
   const auto [at, is_new] = idle_seconds_per_byte_.try_emplace("all " + name, 0.0);
   if (is_new) {
     std::vector<PhysicalFlow> flows;
-    for (const int replica : replicas)
+    for (const std::vector<GpuId>& gpus : tensor_groups(replicas, 0, stage))
       for (const PhysicalFlow& flow :
-           collective_flows(cluster_, tensor_group(replica, stage), collective, choice.algorithm))
+           collective_flows(cluster_, gpus, collective, choice.algorithm))
         flows.push_back(flow);
     at->second = fluid_seconds_per_byte(cluster_, flows);
   }
@@ -165,15 +201,19 @@ double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& re
 void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(replica_class)];
-  TensorSeconds seconds = [](CollectiveKind, double) { return 0.0; };
-  if (plan_.tp > 1)
-    seconds = [&](CollectiveKind collective, double bytes) {
-      return tensor_seconds(kind, replicas, stage, collective, bytes);
-    };
-  const StageProgrammer programmer(shape_, *in_.cost_models[static_cast<std::size_t>(kind.group)],
-                                   seconds, labels_);
-  for (int chunk = 0; chunk <= last_chunk(); ++chunk)
-    kind.chunks.push_back(programmer.chunk(extent_of(chunk), bucket_parameters_));
+  const CollectiveSeconds seconds = [&](const LayerItem& item) {
+    // Collectives of context ranks and among experts are tasks of their own.
+    if (plan_.tp == 1 || item.group != CommGroup::Tensor) return 0.0;
+    return tensor_seconds(kind, replicas, stage, item.collective, item.bytes);
+  };
+  for (int context = 0; context < context_variants(); ++context) {
+    LayerShape shape = shape_;
+    shape.context_rank = context;
+    const StageProgrammer programmer(shape, *in_.cost_models[static_cast<std::size_t>(kind.group)],
+                                     seconds, labels_);
+    for (int chunk = 0; chunk <= last_chunk(); ++chunk)
+      kind.chunks.push_back(programmer.chunk(extent_of(chunk), bucket_parameters_));
+  }
   out_.pricing_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
@@ -202,9 +242,13 @@ void Lowering::add_totals() {
   for (const StageUnit& u : units_) {
     const auto replicas =
         static_cast<double>(classes_.members[static_cast<std::size_t>(u.replica_class)].size());
-    for (int v = 0; v < in_.schedule.chunks; ++v)
-      totals.add(kinds_[u.kind].chunks[program_of(u.stage, v)].totals,
-                 replicas * plan_.tp * micro_batches_a_chunk);
+    for (int c = 0; c < context_variants(); ++c)
+      for (int v = 0; v < in_.schedule.chunks; ++v)
+        totals.add(
+            kinds_[u.kind]
+                .chunks[static_cast<std::size_t>(c * (last_chunk() + 1)) + program_of(u.stage, v)]
+                .totals,
+            replicas * plan_.tp * (plan_.cp / context_variants()) * micro_batches_a_chunk);
   }
   out_.executed_flops += totals.flops;
   for (std::size_t i = 0; i < totals.seconds_by_source.size(); ++i)
@@ -235,7 +279,7 @@ LoweredStep Lowering::run() {
 }
 
 LoweredStep lower(const LoweringInput& input, const LoweringOptions& options) {
-  ensure(input.plan.dp > 0 && input.plan.cp == 1, "the plan was resolved and checked");
+  ensure(input.plan.dp > 0, "the plan was resolved and checked");
   return Lowering(input, options).run();
 }
 

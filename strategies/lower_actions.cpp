@@ -26,80 +26,152 @@ bool completes_gradients(ActionKind kind) {
 
 }  // namespace
 
-std::int32_t Lowering::add_compute(StageUnit& u, int t, const Piece& piece, std::int32_t label,
+std::int32_t Lowering::add_compute(StageUnit& u, int d, const Piece& piece, std::int32_t label,
                                    std::int32_t chunk, std::int32_t micro_batch) {
   Task task;
   task.kind = TaskKind::Compute;
   task.chunk = static_cast<std::int16_t>(chunk);
   task.micro_batch = micro_batch;
-  task.device = device(u, t);
+  task.device = device(u, d);
   task.payload = piece.segment;
   task.label = label;
   const std::int32_t id = add_task(task);
-  const auto at = static_cast<std::size_t>(t);
-  if (u.open_comm >= 0) edges_.add(u.open_comm, id);
-  if ((u.open_comm < 0 || u.takes_turns) && u.tail[at] >= 0) edges_.add(u.tail[at], id);
+  const auto at = static_cast<std::size_t>(d);
+  const Awaited& before = piece.beside ? u.beside[at] : u.awaited[at];
+  for (const std::int32_t awaited : {before.task, before.beside})
+    if (awaited >= 0) edges_.add(awaited, id);
+  // Of joined actions, what another computed last comes before too.
+  const std::int32_t last = u.tail[at];
+  if (u.takes_turns && last >= 0 && last != before.task && last != before.beside)
+    edges_.add(last, id);
+  u.awaited[at] = {id, piece.beside ? u.awaited[at].task : -1};
   if (u.first_task[at] < 0) u.first_task[at] = id;
   u.tail[at] = id;
   return id;
 }
 
-Task Lowering::tensor_task(StageUnit& u, const Piece& piece) {
+/// A collective of the tensor group of one context device, or of the context group of one tensor
+/// device.
+Task Lowering::layer_task(StageUnit& u, const Piece& piece, int member) {
+  if (piece.group == CommGroup::Context) return context_task(u, piece, member);
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
-  const std::vector<GpuId> group = tensor_group(replicas.front(), u.stage);
-  const CollectiveChoice choice =
-      nccl_choice(piece.collective, communicator_shape(cluster_, group), piece.bytes);
   Task task;
   task.kind = TaskKind::Comm;
   task.comm = CommKind::Tensor;
   task.stream = Stream::Tensor;
   task.label = piece.label;
   task.bytes = task.rank_bytes = piece.bytes;
-  if (kinds_[u.kind].is_local) {
-    task.seconds = std::max(0.0, choice.seconds(piece.bytes) - piece.hidden_s);
-  } else {
-    const std::string name = "tensor " + std::to_string(replicas.front()) + " " +
-                             std::to_string(u.stage) + " " + collective_name(piece.collective) +
-                             " " + algorithm_name(choice.algorithm);
-    task.seconds = latency_before_flows(name, group, piece.collective, choice, piece.bytes);
-    task.payload = pattern(name, [&] {
-      std::vector<PhysicalFlow> flows;
-      for (const int replica : replicas)
-        for (const PhysicalFlow& flow : collective_flows(cluster_, tensor_group(replica, u.stage),
-                                                         piece.collective, choice.algorithm))
-          flows.push_back(flow);
-      return flows;
-    });
-  }
-  std::vector<std::int32_t> devices;
-  for (int t = 0; t < tensor_devices_; ++t) devices.push_back(device(u, t));
-  task.device = add_group(devices);
+  const std::vector<GpuId> group = tensor_group(replicas.front(), member, u.stage);
+  if (kinds_[u.kind].is_local)
+    task.seconds = std::max(
+        0.0, nccl_choice(piece.collective, communicator_shape(cluster_, group), piece.bytes)
+                     .seconds(piece.bytes) -
+                 piece.hidden_s);
+  else
+    put_on_network(task,
+                   "tensor " + std::to_string(replicas.front()) + " " + std::to_string(u.stage) +
+                       " " + std::to_string(member),
+                   tensor_groups(replicas, member, u.stage), piece.collective);
   return task;
 }
 
-std::int32_t Lowering::add_tensor_collective(StageUnit& u, const Piece& piece, std::int32_t chunk,
-                                             std::int32_t micro_batch) {
+void Lowering::put_on_network(Task& task, const std::string& name,
+                              const std::vector<std::vector<GpuId>>& groups, CollectiveKind kind) {
+  const CollectiveChoice choice =
+      nccl_choice(kind, communicator_shape(cluster_, groups.front()), task.bytes);
+  const std::string whole_name =
+      name + " " + collective_name(kind) + " " + algorithm_name(choice.algorithm);
+  task.seconds = latency_before_flows(whole_name, groups.front(), kind, choice, task.bytes);
+  task.payload = pattern(whole_name, [&] {
+    std::vector<PhysicalFlow> flows;
+    for (const std::vector<GpuId>& group : groups)
+      for (const PhysicalFlow& flow : collective_flows(cluster_, group, kind, choice.algorithm))
+        flows.push_back(flow);
+    return flows;
+  });
+}
+
+/// Devices of a unit that take part in a collective: the tensor devices of a context device, or
+/// the context devices of a tensor device.
+std::vector<int> Lowering::layer_devices(CommGroup group, int member) const {
+  std::vector<int> devices;
+  if (group == CommGroup::Context) return lane(member);
+  for (int t = 0; t < tensor_devices_; ++t) devices.push_back(member * tensor_devices_ + t);
+  return devices;
+}
+
+void Lowering::add_layer_collective(StageUnit& u, const ActionAt& at, const Piece& piece,
+                                    int member) {
+  const std::vector<int> devices = layer_devices(piece.group, member);
   // A unit has a handful of different collectives, asked for thousands of times.
-  const auto same = [&](const TensorPrototype& made) {
-    return made.task.bytes == piece.bytes && made.task.label == piece.label &&
-           made.hidden_s == piece.hidden_s;
+  const auto same = [&](const StageUnit::LayerTask& made) {
+    return made.group == piece.group && made.member == member && made.task.bytes == piece.bytes &&
+           made.task.label == piece.label && made.hidden_s == piece.hidden_s;
   };
-  auto prototype = std::find_if(u.tensor_tasks.begin(), u.tensor_tasks.end(), same);
-  if (prototype == u.tensor_tasks.end())
+  auto prototype = std::find_if(u.layer_tasks.begin(), u.layer_tasks.end(), same);
+  if (prototype == u.layer_tasks.end()) {
+    Task made = layer_task(u, piece, member);
+    std::vector<std::int32_t> group;
+    for (const int d : devices) group.push_back(device(u, d));
+    made.device = add_group(group);
     prototype =
-        u.tensor_tasks.insert(u.tensor_tasks.end(), {piece.hidden_s, tensor_task(u, piece)});
-  Task task = prototype->task;
-  task.chunk = static_cast<std::int16_t>(chunk);
-  task.micro_batch = micro_batch;
-  const std::int32_t id = add_task(task);
-  if (u.open_comm >= 0) {
-    edges_.add(u.open_comm, id);
-  } else {
-    for (const std::int32_t tail : u.tail)
-      if (tail >= 0) edges_.add(tail, id);
+        u.layer_tasks.insert(u.layer_tasks.end(), {piece.group, member, piece.hidden_s, made});
   }
-  u.open_comm = id;
-  return id;
+  Task task = prototype->task;
+  task.chunk = static_cast<std::int16_t>(at.chunk);
+  task.micro_batch = at.micro_batch;
+  const std::int32_t id = add_task(task);
+  std::int32_t last = -1;  // devices often wait for the same task
+  for (const int d : devices) {
+    Awaited& awaited = u.awaited[static_cast<std::size_t>(d)];
+    for (const std::int32_t before : {awaited.task, awaited.beside})
+      if (before >= 0 && before != last) edges_.add(last = before, id);
+    u.beside[static_cast<std::size_t>(d)] = awaited;
+    awaited = {id, -1};
+    note(u, at, d, piece, id);
+  }
+}
+
+/// The tasks of an action up to its next collective, which is returned; null at its end.
+const Piece* Lowering::emit_computes(StageUnit& u, ActionInHand& hand) {
+  const Piece* collective = nullptr;
+  for (int c = 0; c < context_devices_; ++c) {
+    const auto index = static_cast<std::size_t>(c);
+    const std::vector<Piece>& list = *hand.lists[std::min(index, hand.lists.size() - 1)];
+    std::size_t& next = hand.next[index];
+    for (; next < list.size() && !list[next].is_collective; ++next)
+      for (int t = 0; t < tensor_devices_; ++t) {
+        const int d = c * tensor_devices_ + t;
+        note(u, hand.at, d, list[next],
+             add_compute(u, d, list[next], hand.at.label, hand.at.chunk, hand.at.micro_batch));
+      }
+    const bool ends = next == list.size();
+    ensure(c == 0 || ends == (collective == nullptr), "context ranks meet at the same transfers");
+    if (!ends) collective = &list[next++];
+  }
+  return collective;
+}
+
+void Lowering::emit_collective(StageUnit& u, const ActionInHand& hand, const Piece& piece) {
+  if (piece.group == CommGroup::Experts) return add_expert_collective(u, hand.at, piece);
+  const bool in_context = piece.group == CommGroup::Context;
+  for (int member = 0; member < (in_context ? tensor_devices_ : context_devices_); ++member)
+    add_layer_collective(u, hand.at, piece, member);
+}
+
+/// Notes a task of an action where others will look for it.
+void Lowering::note(StageUnit& u, const ActionAt& at, int d, const Piece& piece,
+                    std::int32_t task) {
+  const auto devices = static_cast<std::size_t>(unit_devices_), own = static_cast<std::size_t>(d);
+  const std::size_t bucket = static_cast<std::size_t>(piece.first_bucket) * devices + own;
+  std::int32_t& first = u.action_first[at.index * devices + own];
+  if (first < 0) first = task;
+  u.action_last[at.index * devices + own] = task;
+  const auto chunk = static_cast<std::size_t>(at.chunk);
+  if (at.completes) u.bucket_ready[chunk][bucket] = task;
+  if (at.opens && u.bucket_reader[chunk][bucket] < 0) u.bucket_reader[chunk][bucket] = task;
+  if (at.shares) visit(u, at, d, piece.first_bucket, task);
+  if (plan_.offload.activations > 0) visit_layer(u, at, d, piece.layer, task);
 }
 
 ActionInHand Lowering::take_up(StageUnit& u, std::size_t index, bool completes, bool opens) {
@@ -107,100 +179,93 @@ ActionInHand Lowering::take_up(StageUnit& u, std::size_t index, bool completes, 
   // Where transfers run beside the action, it is cut so that they can start, or be waited for,
   // bucket by bucket.
   const bool is_forward = action.kind == ActionKind::Forward;
-  ActionInHand hand{.index = index, .completes = completes, .opens = opens};
-  hand.label = labels_.of(action_label(action.kind));
-  hand.shares = (plan_.dp > 1 && (is_forward ? plan_.zero == 3 : plan_.zero >= 2)) ||
-                (plan_.offload.gradients && !is_forward);
-  hand.signals = hand.shares || (completes && plan_.dp > 1 && plan_.overlap.gradients);
+  const bool many = data_ranks() > 1;
+  const bool shares = (many && (is_forward ? plan_.zero == 3 : plan_.zero >= 2)) ||
+                      (plan_.offload.gradients && !is_forward);
+  ActionInHand hand;
+  hand.at = {index,        labels_.of(action_label(action.kind)),
+             action.chunk, action.micro_batch,
+             completes,    opens,
+             shares};
+  hand.signals = shares || (completes && many && plan_.overlap.gradients);
   const bool gathers = plan_.zero > 0 || has_servers();
-  hand.waits = hand.shares || (opens && plan_.dp > 1 && gathers && plan_.overlap.parameters);
+  hand.waits = shares || (opens && many && gathers && plan_.overlap.parameters);
   const std::int32_t chunk = piece_of(in_.schedule, u.stage, action.chunk);
-  hand.pieces = &pieces(u, {chunk, action.kind, hand.signals || hand.waits});
+  for (int c = 0; c < context_variants(); ++c)
+    hand.lists.push_back(&pieces(u, {chunk, c, action.kind, hand.signals || hand.waits}));
+  hand.next.assign(static_cast<std::size_t>(context_devices_), 0);
   return hand;
 }
 
-/// The tasks of the action's next piece.
-void Lowering::emit_piece(StageUnit& u, ActionInHand& hand) {
-  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][hand.index];
-  const Piece& piece = (*hand.pieces)[hand.next];
-  const auto devices = static_cast<std::size_t>(tensor_devices_);
-  auto& ready = u.bucket_ready[static_cast<std::size_t>(action.chunk)];
-  auto& reader = u.bucket_reader[static_cast<std::size_t>(action.chunk)];
-  const auto bucket = static_cast<std::size_t>(piece.first_bucket);
-  std::int32_t shared = -1;
-  if (piece.is_collective)
-    shared = piece.group == CommGroup::Experts
-                 ? add_expert_collective(u, piece, action.chunk, action.micro_batch)
-                 : add_tensor_collective(u, piece, action.chunk, action.micro_batch);
-  std::vector<std::int32_t> tasks(devices);
-  for (std::size_t t = 0; t < devices; ++t) {
-    const std::int32_t id = shared >= 0 ? shared
-                                        : add_compute(u, static_cast<int>(t), piece, hand.label,
-                                                      action.chunk, action.micro_batch);
-    if (hand.next == 0) u.action_first[hand.index * devices + t] = id;
-    u.action_last[hand.index * devices + t] = tasks[t] = id;
-    if (hand.completes) ready[bucket * devices + t] = id;
-    if (hand.opens && reader[bucket * devices + t] < 0) reader[bucket * devices + t] = id;
-  }
-  if (hand.shares) visit(u, hand.index, piece, hand.completes);
-  if (plan_.offload.activations > 0) visit_layer(u, action, piece.layer, tasks);
-  // The first compute after a collective hangs on it alone; later ones on their own chain.
-  if (!piece.is_collective) u.open_comm = -1;
-  ++hand.next;
-}
-
 void Lowering::put_down(StageUnit& u, const ActionInHand& hand) {
-  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][hand.index];
-  const auto devices = static_cast<std::size_t>(tensor_devices_);
-  auto& ready = u.bucket_ready[static_cast<std::size_t>(action.chunk)];
-  auto& reader = u.bucket_reader[static_cast<std::size_t>(action.chunk)];
-  if (hand.completes && !hand.signals)  // not cut: all buckets complete with the last piece
+  const auto devices = static_cast<std::size_t>(unit_devices_);
+  auto& ready = u.bucket_ready[static_cast<std::size_t>(hand.at.chunk)];
+  auto& reader = u.bucket_reader[static_cast<std::size_t>(hand.at.chunk)];
+  if (hand.at.completes && !hand.signals)  // not cut: all buckets complete with the last piece
     for (std::size_t i = 0; i < ready.size(); ++i)
-      ready[i] = u.action_last[hand.index * devices + i % devices];
-  if (hand.opens && !hand.waits)
+      ready[i] = u.action_last[hand.at.index * devices + i % devices];
+  if (hand.at.opens && !hand.waits)
     for (std::size_t i = 0; i < reader.size(); ++i)
-      reader[i] = u.action_first[hand.index * devices + i % devices];
+      reader[i] = u.action_first[hand.at.index * devices + i % devices];
 }
 
 /// One action piece by piece; of several that are joined, each in turn until a collective of its
 /// own is under way, which then runs beside the next one's work.
 void Lowering::emit_hands(StageUnit& u, std::vector<ActionInHand>& hands) {
   u.takes_turns = hands.size() > 1;
-  for (ActionInHand& hand : hands) hand.open_comm = u.open_comm;
+  for (ActionInHand& hand : hands) {
+    hand.awaited = u.awaited;
+    hand.beside = u.beside;
+  }
   for (bool is_done = false; !is_done;) {
     is_done = true;
     for (ActionInHand& hand : hands) {
       if (hand.is_done()) continue;
-      u.open_comm = hand.open_comm;
-      while (!hand.is_done() && !(*hand.pieces)[hand.next].is_collective) emit_piece(u, hand);
-      while (!hand.is_done() && (*hand.pieces)[hand.next].is_collective) emit_piece(u, hand);
-      hand.open_comm = u.open_comm;
       is_done = false;
+      u.awaited.swap(hand.awaited);
+      u.beside.swap(hand.beside);
+      const Piece* collective = emit_computes(u, hand);
+      while (collective != nullptr) {
+        emit_collective(u, hand, *collective);
+        const bool another =
+            !hand.is_done() && (*hand.lists.front())[hand.next.front()].is_collective;
+        collective = another ? emit_computes(u, hand) : nullptr;
+      }
+      u.awaited.swap(hand.awaited);
+      u.beside.swap(hand.beside);
     }
   }
   u.takes_turns = false;
-  for (const ActionInHand& hand : hands) {
-    if (hand.open_comm >= 0) u.open_comm = hand.open_comm;
-    put_down(u, hand);
-  }
+  for (const ActionInHand& hand : hands) put_down(u, hand);
+  u.awaited = hands.back().awaited;
+  u.beside = hands.back().beside;
+  // What comes next waits for the ends of all.
+  for (std::size_t h = 0; h + 1 < hands.size(); ++h)
+    for (std::size_t d = 0; d < u.awaited.size(); ++d)
+      if (u.awaited[d].beside < 0 && hands[h].awaited[d].task != u.awaited[d].task)
+        u.awaited[d].beside = hands[h].awaited[d].task;
 }
 
-/// Notes that the tasks just made work on a piece's bucket.
-void Lowering::visit(StageUnit& u, std::size_t index, const Piece& piece, bool completes) {
-  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][index];
-  const auto devices = static_cast<std::size_t>(tensor_devices_);
-  const auto made = u.action_last.begin() + static_cast<std::ptrdiff_t>(index * devices);
-  const std::vector<std::int32_t> tasks(made, made + static_cast<std::ptrdiff_t>(devices));
-  if (u.visits.empty() || u.visits.back().action != index ||
-      u.visits.back().bucket != piece.first_bucket)
-    u.visits.push_back(
-        {index, action.chunk, piece.first_bucket, action.kind, completes, tasks, {}});
-  u.visits.back().last = tasks;
+/// Notes that a task works on a bucket.
+void Lowering::visit(StageUnit& u, const ActionAt& at, int d, std::int32_t bucket,
+                     std::int32_t task) {
+  const auto devices = static_cast<std::size_t>(unit_devices_);
+  auto found = u.visits.rbegin();
+  while (found != u.visits.rend() && found->action == at.index && found->bucket != bucket) ++found;
+  if (found == u.visits.rend() || found->action != at.index) {
+    const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][at.index];
+    const std::vector<std::int32_t> none(devices, -1);
+    u.visits.push_back({at.index, action.chunk, bucket, action.kind, at.completes, none, none});
+    found = u.visits.rbegin();
+  }
+  const auto own = static_cast<std::size_t>(d);
+  if (found->first[own] < 0) found->first[own] = task;
+  found->last[own] = task;
 }
 
 void Lowering::emit_actions(StageUnit& u) {
   const auto& actions = in_.schedule.actions[static_cast<std::size_t>(u.stage)];
-  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  const auto devices = static_cast<std::size_t>(unit_devices_);
   u.action_first.assign(actions.size() * devices, -1);
   u.action_last.assign(actions.size() * devices, -1);
   std::vector<std::size_t> last_of_chunk(static_cast<std::size_t>(in_.schedule.chunks), 0);
@@ -235,7 +300,7 @@ void Lowering::emit_actions(StageUnit& u) {
 /// Joined actions start when all of them can, and what they make is there when all are done.
 void Lowering::join_actions(StageUnit& u) {
   const auto& actions = in_.schedule.actions[static_cast<std::size_t>(u.stage)];
-  const auto devices = static_cast<std::size_t>(tensor_devices_);
+  const auto devices = static_cast<std::size_t>(unit_devices_);
   std::size_t begin = 0;
   for (std::size_t end = 0; end < actions.size(); ++end) {
     if (actions[end].joined && end + 1 < actions.size()) continue;
@@ -248,26 +313,24 @@ void Lowering::join_actions(StageUnit& u) {
   }
 }
 
-Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int t, bool forward) {
+Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, bool forward) {
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(from.replica_class)];
-  const auto gpu = [&](int tensor, int replica, int stage) {
-    return ranks_.gpu(ranks_.rank({tensor, 0, replica, stage}));
-  };
+  const InnerRank first = inner_ranks(d).front();
+  const GpuId near = gpu(first, replicas.front(), from.stage);
+  const GpuId far = gpu(first, replicas.front(), to.stage);
   const double bytes = boundary_bytes(shape_);
-  const CommunicatorShape shape = communicator_shape(
-      cluster_, {gpu(t, replicas.front(), from.stage), gpu(t, replicas.front(), to.stage)});
+  const CommunicatorShape shape = communicator_shape(cluster_, {near, far});
   Task task;
   task.kind = TaskKind::Comm;
   task.comm = CommKind::Pipeline;
   task.stream = forward ? Stream::PipelineForward : Stream::PipelineBackward;
   task.overlaps = plan_.overlap.pipeline;
-  task.device = add_group({device(from, t), device(to, t)});
+  task.device = add_group({device(from, d), device(to, d)});
   task.label = labels_.of(forward ? "send activations" : "send gradients");
   task.bytes = task.rank_bytes = bytes;
   // The flow itself may be faster than NCCL's sends are inside a node.
   const CollectiveChoice choice = nccl_choice(CollectiveKind::SendReceive, shape, bytes);
-  const Route route =
-      cluster_.route(gpu(t, replicas.front(), from.stage), gpu(t, replicas.front(), to.stage));
+  const Route route = cluster_.route(near, far);
   double flow_s = 0;
   for (int hop = 0; hop < route.count; ++hop) {
     const Link& link = cluster_.links()[static_cast<std::size_t>(route.links[hop].value)];
@@ -275,12 +338,12 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int t, 
   }
   task.seconds = std::max(choice.latency_s, choice.seconds(bytes) - flow_s);
   const std::string name =
-      "transfer " + std::to_string(device(from, t)) + " " + std::to_string(device(to, t));
+      "transfer " + std::to_string(device(from, d)) + " " + std::to_string(device(to, d));
   task.payload = pattern(name, [&] {
     std::vector<PhysicalFlow> flows;
     for (const int replica : replicas)
-      for (const int tensor : tensor_members(t))
-        flows.push_back({gpu(tensor, replica, from.stage), gpu(tensor, replica, to.stage)});
+      for (const InnerRank& at : inner_ranks(d))
+        flows.push_back({gpu(at, replica, from.stage), gpu(at, replica, to.stage)});
     return flows;
   });
   return task;
@@ -293,7 +356,7 @@ void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
   const bool forward = sent.kind == ActionKind::Forward;
   auto& [prototypes, tails] = from.transfers[{forward, to.stage}];
   if (prototypes.empty())
-    for (int t = 0; t < tensor_devices_; ++t)
+    for (int t = 0; t < unit_devices_; ++t)
       prototypes.push_back(transfer_task(from, to, t, forward));
   tails.resize(prototypes.size(), -1);
   for (std::size_t t = 0; t < prototypes.size(); ++t) {

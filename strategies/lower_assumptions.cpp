@@ -32,7 +32,7 @@ void Lowering::state_update_assumptions() {
 }
 
 void Lowering::state_data_assumptions() {
-  if (plan_.dp == 1) return;
+  if (data_ranks() == 1) return;
   if (has_servers() || averages_weights()) return state_update_assumptions();
   auto& say = out_.assumptions;
   const char* precision = plan_.gradient_precision == Precision::Fp32 ? "fp32" : "16 bits";
@@ -66,6 +66,15 @@ void Lowering::state_assumptions() {
   if (plan_.pp > 1)
     say.push_back(plan_.overlap.pipeline ? "stages go on while their sends are under way"
                                          : "a stage waits for its own sends");
+  if (plan_.cp > 1)
+    say.push_back(plan_.context == ContextKind::AllToAll
+                      ? "context ranks exchange tokens for heads around attention, and wait for it"
+                      : fmt::format("keys and values go round {} context ranks, {}; {}", plan_.cp,
+                                    plan_.overlap.context ? "beside the block at work"
+                                                          : "and the next block waits for them",
+                                    plan_.context_balanced
+                                        ? "each holds an early and a late piece of a sequence"
+                                        : "the last has the most to do"));
   if (in_.model.tied_embeddings && !ends_meet(in_.schedule))
     say.push_back("first and last stage each keep the tied embedding and sum its gradients");
   if (plan_.tp > 1 && plan_.overlap.tensor)

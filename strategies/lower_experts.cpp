@@ -83,7 +83,7 @@ Task Lowering::expert_task(const StageUnit& u, const Piece& piece) {
   for (const StageUnit& other : units_) {
     const std::vector<int> theirs = expert_teams_of(other);
     if (other.stage != u.stage || theirs.front() != teams.front()) continue;
-    for (int t = 0; t < tensor_devices_; ++t) devices.push_back(device(other, t));
+    for (int d = 0; d < unit_devices_; ++d) devices.push_back(device(other, d));
   }
   task.device = add_group(devices);
   const GpuSpec& gpu = cluster_.gpu(group.front());
@@ -94,8 +94,7 @@ Task Lowering::expert_task(const StageUnit& u, const Piece& piece) {
 }
 
 /// The n-th call of a unit is the n-th of all units of its team: they join in one task.
-std::int32_t Lowering::add_expert_collective(StageUnit& u, const Piece& piece, std::int32_t chunk,
-                                             std::int32_t micro_batch) {
+void Lowering::add_expert_collective(StageUnit& u, const ActionAt& at_action, const Piece& piece) {
   const std::tuple key{u.stage, expert_teams_of(u).front(), u.expert_calls++};
   const auto [at, is_new] = expert_calls_.try_emplace(key, -1);
   if (is_new) {
@@ -105,20 +104,22 @@ std::int32_t Lowering::add_expert_collective(StageUnit& u, const Piece& piece, s
     if (prototype == u.expert_tasks.end())
       prototype = u.expert_tasks.insert(u.expert_tasks.end(), expert_task(u, piece));
     Task task = *prototype;
-    task.chunk = static_cast<std::int16_t>(chunk);
-    task.micro_batch = micro_batch;
+    task.chunk = static_cast<std::int16_t>(at_action.chunk);
+    task.micro_batch = at_action.micro_batch;
     at->second = add_task(task);
   }
   const std::int32_t id = at->second;
-  if (u.open_comm >= 0) {
-    edges_.add(u.open_comm, id);
-  } else {
-    for (const std::int32_t tail : u.tail)
-      if (tail >= 0) edges_.add(tail, id);
+  std::int32_t last = -1;  // devices often wait for the same task
+  for (int d = 0; d < unit_devices_; ++d) {
+    const auto own = static_cast<std::size_t>(d);
+    for (const std::int32_t before : {u.awaited[own].task, u.awaited[own].beside})
+      if (before >= 0 && before != last) edges_.add(last = before, id);
+    u.beside[own] = u.awaited[own];
+    u.awaited[own] = {id, -1};
+    note(u, at_action, d, piece, id);
   }
-  if (u.expert_tail >= 0 && u.expert_tail != u.open_comm) edges_.add(u.expert_tail, id);
-  u.open_comm = u.expert_tail = id;
-  return id;
+  if (u.expert_tail >= 0 && u.expert_tail != last) edges_.add(u.expert_tail, id);
+  u.expert_tail = id;
 }
 
 double Lowering::expert_bucket_size(int stage, int chunk, int bucket) const {
@@ -148,8 +149,7 @@ void Lowering::reduce_expert_gradients(int stage, int t, int chunk, int bucket,
     const std::int32_t id = add_team_collective(stage, t, team, call);
     for (const int c : team.classes) {
       StageUnit& u = unit(c, stage);
-      const std::int32_t own = u.tail[static_cast<std::size_t>(t)];
-      const std::int32_t end = u.open_comm >= 0 ? u.open_comm : own;
+      const std::int32_t end = u.awaited[static_cast<std::size_t>(t)].task;
       const auto& ready = u.bucket_ready[static_cast<std::size_t>(chunk)];
       edges_.add(plan_.overlap.gradients ? ready[at] : end, id);
       std::int32_t& last = u.last_reduction[static_cast<std::size_t>(t)];

@@ -37,38 +37,53 @@ HostRates Lowering::host_rates_of(const StageUnit& u) const {
   return host_rates(cluster_.spec().groups.at(static_cast<std::size_t>(kinds_[u.kind].group)).node);
 }
 
-std::int32_t Lowering::add_host_task(StageUnit& u, int t, const HostCall& call) {
+std::int32_t Lowering::add_host_task(StageUnit& u, int d, const HostCall& call) {
   Task task;
   task.kind = TaskKind::Comm;
   task.comm = CommKind::Host;
   task.stream = call.stream;
   task.overlaps = true;
-  task.device = add_group({device(u, t)});
+  task.device = add_group({device(u, d)});
   task.label = labels_.of(call.label);
   task.seconds = call.seconds;
   task.bytes = task.rank_bytes = call.stream == Stream::Host ? 0 : call.bytes;
   const std::int32_t id = add_task(task);
-  const auto [tail, is_first] = u.host_tails.try_emplace({call.stream, t}, id);
+  const auto [tail, is_first] = u.host_tails.try_emplace({call.stream, d}, id);
   if (!is_first) edges_.add(tail->second, id);
   tail->second = id;
   return id;
 }
 
-/// Notes that the tasks just made work on a layer.
-void Lowering::visit_layer(StageUnit& u, const Action& action, std::int32_t layer,
-                           const std::vector<std::int32_t>& tasks) {
-  if (u.layer_visits.empty() || u.layer_visits.back().layer != layer ||
-      u.layer_visits.back().micro_batch != action.micro_batch ||
-      u.layer_visits.back().kind != action.kind || u.layer_visits.back().chunk != action.chunk)
-    u.layer_visits.push_back({layer, action.micro_batch, action.chunk, action.kind, tasks, {}});
-  u.layer_visits.back().last = tasks;
+/// Notes that a task works on a layer.
+void Lowering::visit_layer(StageUnit& u, const ActionAt& at, int d, std::int32_t layer,
+                           std::int32_t task) {
+  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][at.index];
+  const auto is_here = [&](const LayerVisit& visit) {
+    return visit.micro_batch == action.micro_batch && visit.kind == action.kind &&
+           visit.chunk == action.chunk;
+  };
+  const auto own = static_cast<std::size_t>(d);
+  // The device's last visit of the action, or the next one that another device has noted.
+  auto found = u.layer_visits.end();
+  while (found != u.layer_visits.begin() && is_here(*(found - 1))) {
+    --found;
+    if (found->first[own] >= 0) break;
+  }
+  while (found != u.layer_visits.end() && found->layer != layer) ++found;
+  if (found == u.layer_visits.end()) {
+    const std::vector<std::int32_t> none(static_cast<std::size_t>(unit_devices_), -1);
+    u.layer_visits.push_back({layer, action.micro_batch, action.chunk, action.kind, none, none});
+    found = u.layer_visits.end() - 1;
+  }
+  if (found->first[own] < 0) found->first[own] = task;
+  found->last[own] = task;
 }
 
 /// Saved activations of each layer leave after its forward and come back before its backward, the
 /// next layer's beside the one at work. Two layers' worth are under way at most: a layer waits for
 /// the copy of the one before the last. What is used again at once stays.
-void Lowering::plan_activation_copies(StageUnit& u, int t, std::vector<HostCopy>& copies) {
-  const auto at = static_cast<std::size_t>(t);
+void Lowering::plan_activation_copies(StageUnit& u, int d, std::vector<HostCopy>& copies) {
+  const auto at = static_cast<std::size_t>(d);
   const HostRates rates = host_rates_of(u);
   std::vector<std::size_t> left;  // forward visits whose copies were made, in order
   std::map<std::tuple<int, int, int>, std::size_t> store_of;
@@ -111,15 +126,15 @@ void Lowering::plan_activation_copies(StageUnit& u, int t, std::vector<HostCopy>
 }
 
 /// Gradients go as soon as they are reduced (or, with one data rank, made).
-void Lowering::plan_gradient_copies(StageUnit& u, int t, std::vector<HostCopy>& copies) {
-  const auto at = static_cast<std::size_t>(t);
+void Lowering::plan_gradient_copies(StageUnit& u, int d, std::vector<HostCopy>& copies) {
+  const auto at = static_cast<std::size_t>(d);
   const HostRates rates = host_rates_of(u);
   for (std::size_t i = 0; i < u.visits.size(); ++i) {
     const BucketVisit& visit = u.visits[i];
     if (visit.kind != ActionKind::Backward && visit.kind != ActionKind::WeightGradient) continue;
     HostCopy copy;
     copy.bytes =
-        bucket_size(u.stage, visit.chunk, visit.bucket) * gradient_bytes() / shard_ranks(plan_);
+        bucket_size(u.stage, visit.chunk, visit.bucket) * gradient_bytes() / sharing_ranks();
     if (copy.bytes <= 0) continue;
     const double added_s = in_.schedule.micro_batches > 1
                                ? kAccumulateTraffic * copy.bytes / rates.memory_bytes_per_s
@@ -127,7 +142,7 @@ void Lowering::plan_gradient_copies(StageUnit& u, int t, std::vector<HostCopy>& 
     copy.seconds = std::max(copy.bytes / rates.copy_bytes_per_s, added_s);
     copy.order = visit.last[at];
     copy.after = {visit.last[at]};
-    if (const auto reduced = u.visit_reduction.find({i, t}); reduced != u.visit_reduction.end())
+    if (const auto reduced = u.visit_reduction.find({i, d}); reduced != u.visit_reduction.end())
       copy.after.push_back(reduced->second);
     copy.label = "gradients to host";
     copies.push_back(copy);
@@ -137,11 +152,11 @@ void Lowering::plan_gradient_copies(StageUnit& u, int t, std::vector<HostCopy>& 
 void Lowering::emit_offload() {
   if (!plan_.offload.gradients && plan_.offload.activations <= 0) return;
   for (StageUnit& u : units_)
-    for (int t = 0; t < tensor_devices_; ++t) {
+    for (int d = 0; d < unit_devices_; ++d) {
       std::vector<HostCopy> copies;
-      if (plan_.offload.activations > 0) plan_activation_copies(u, t, copies);
+      if (plan_.offload.activations > 0) plan_activation_copies(u, d, copies);
       const auto activations = static_cast<std::ptrdiff_t>(copies.size());
-      if (plan_.offload.gradients) plan_gradient_copies(u, t, copies);
+      if (plan_.offload.gradients) plan_gradient_copies(u, d, copies);
       // Both kinds share the way to the host, in the order of the work that makes them.
       std::vector<std::size_t> order(copies.size());
       for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -151,7 +166,7 @@ void Lowering::emit_offload() {
       std::vector<std::int32_t> made(copies.size(), -1);
       for (const std::size_t i : order) {
         const HostCopy& copy = copies[i];
-        made[i] = add_host_task(u, t,
+        made[i] = add_host_task(u, d,
                                 {copy.from_host ? Stream::FromHost : Stream::ToHost, copy.seconds,
                                  copy.bytes, copy.label});
         for (const std::int32_t task : copy.after) edges_.add(task, made[i]);
@@ -171,26 +186,26 @@ double Lowering::saved_bytes(const StageUnit& u, int chunk, std::int32_t layer) 
   return bytes;
 }
 
-std::int32_t Lowering::add_host_norm(StageUnit& u, int t) {
+std::int32_t Lowering::add_host_norm(StageUnit& u, int d) {
   const double bytes = owned_parameters(u) * gradient_bytes();
   const std::int32_t id = add_host_task(
-      u, t,
+      u, d,
       {Stream::Host, bytes / host_rates_of(u).memory_bytes_per_s, 0, "gradient norm on host"});
-  if (const auto at = u.host_tails.find({Stream::ToHost, t}); at != u.host_tails.end())
+  if (const auto at = u.host_tails.find({Stream::ToHost, d}); at != u.host_tails.end())
     edges_.add(at->second, id);
-  edges_.add(u.tail[static_cast<std::size_t>(t)], id);
+  edges_.add(u.tail[static_cast<std::size_t>(d)], id);
   return id;
 }
 
 /// Gradients to the host where they are not there yet, Adam there, and new weights back: bucket by
 /// bucket, so that the three run beside each other. The device waits for the last weights.
-std::int32_t Lowering::add_host_update(StageUnit& u, int t, std::int32_t after) {
+std::int32_t Lowering::add_host_update(StageUnit& u, int d, std::int32_t after) {
   const HostRates rates = host_rates_of(u);
   // Master weights and two moments are read and written, the gradient read, the copy for the
   // layers written (see optimizer_operators).
   const double copy = plan_.precision == Precision::Fp32 ? 0 : 2;
   const double traffic = gradient_bytes() + 24 + copy;
-  const double shares = plan_.zero > 0 ? shard_ranks(plan_) : 1;
+  const double shares = plan_.zero > 0 ? sharing_ranks() : 1;
   std::int32_t last = after;
   for (const auto& [chunk, bucket] : u.bucket_order) {
     const double owned = bucket_size(u.stage, chunk, bucket) / shares;
@@ -199,15 +214,15 @@ std::int32_t Lowering::add_host_update(StageUnit& u, int t, std::int32_t after) 
     if (!plan_.offload.gradients) {
       const double bytes = owned * gradient_bytes();
       before = add_host_task(
-          u, t, {Stream::ToHost, bytes / rates.copy_bytes_per_s, bytes, "gradients to host"});
+          u, d, {Stream::ToHost, bytes / rates.copy_bytes_per_s, bytes, "gradients to host"});
       edges_.add(after, before);
     }
     const std::int32_t adam = add_host_task(
-        u, t, {Stream::Host, owned * traffic / rates.memory_bytes_per_s, 0, "Adam on host"});
+        u, d, {Stream::Host, owned * traffic / rates.memory_bytes_per_s, 0, "Adam on host"});
     edges_.add(before, adam);
     const double bytes = owned * parameter_bytes();
     last = add_host_task(
-        u, t, {Stream::FromHost, bytes / rates.copy_bytes_per_s, bytes, "weights from host"});
+        u, d, {Stream::FromHost, bytes / rates.copy_bytes_per_s, bytes, "weights from host"});
     edges_.add(adam, last);
   }
   return last;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "strategies/lowering.h"
 #include "strategies/tensor_overlap.h"
@@ -6,17 +7,19 @@
 namespace rehearse {
 
 /// True for actions during which the tensor collectives are all that is on the network, so that
-/// they take their idle time and need no events of their own: no other stages, all replicas in
-/// step, and no reduction or gather beside them.
+/// they take their idle time and need no events of their own: no other stages, all replicas and
+/// context ranks in step, and no reduction or gather beside them.
 bool Lowering::network_is_quiet(const PieceKey& key) const {
-  return plan_.pp == 1 && classes_.members.size() == 1 && !key.cut_at_buckets;
+  return plan_.pp == 1 && classes_.members.size() == 1 && context_devices_ == 1 &&
+         !key.cut_at_buckets;
 }
 
 /// What an action executes: the items of its pass, tensor collectives beside the operators that
 /// hide them.
 std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& key) const {
   const UnitKind& kind = kinds_[u.kind];
-  const ChunkProgram& program = kind.chunks[static_cast<std::size_t>(key.chunk)];
+  const ChunkProgram& program =
+      kind.chunks[static_cast<std::size_t>(key.context * (last_chunk() + 1) + key.chunk)];
   std::vector<ChunkItem> items;
   for (const ChunkItem& item :
        key.action == ActionKind::Forward ? program.forward : program.backward) {
@@ -24,7 +27,7 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
                             (key.action == ActionKind::WeightGradient && !item.weight_gradient);
     if (other_half) {
       if (!items.empty()) items.back().beside_next = false;  // what would hide it comes later
-    } else if (!item.is_collective || plan_.tp > 1 || item.group == CommGroup::Experts) {
+    } else if (!item.is_collective || item.group != CommGroup::Tensor || plan_.tp > 1) {
       items.push_back(item);
     }
   }
@@ -32,7 +35,7 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
   const bool overlaps = plan_.overlap.tensor || plan_.overlap.tensor_pieces;
   if (!overlaps || !kind.is_local || plan_.tp == 1) return items;
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
-  const std::vector<GpuId> group = tensor_group(replicas.front(), u.stage);
+  const std::vector<GpuId> group = tensor_group(replicas.front(), 0, u.stage);
   const CommunicatorShape shape = communicator_shape(cluster_, group);
   const double sms = std::max(1, cluster_.gpu(group.front()).streaming_multiprocessors);
   const auto share = [&](CollectiveKind collective, double bytes) {
@@ -54,9 +57,11 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
 
   std::vector<SegmentItem> open;
   std::int32_t bucket = -1, layer = -1;
+  bool beside = false;  // the open items run beside the collective before them
   const auto close = [&] {
     if (open.empty()) return;
     Piece piece;
+    piece.beside = std::exchange(beside, false);
     piece.segment = add_segment(out_.graph, open, launch_s);
     piece.first_bucket = bucket;
     piece.layer = layer;
@@ -68,12 +73,15 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
     if (plan_.offload.activations > 0 && item.item.layer != layer) close();
     bucket = item.bucket;
     layer = item.item.layer;
-    const bool among_experts = item.group == CommGroup::Experts;
-    if (!item.is_collective || !(collectives_are_tasks || among_experts)) {
+    const bool among_others = item.group != CommGroup::Tensor;
+    if (!item.is_collective || !(collectives_are_tasks || among_others)) {
       open.push_back(item.item);
+      if (beside) close();
       continue;
     }
     close();
+    // What a tensor collective runs beside has taken its time already.
+    beside = item.group == CommGroup::Context && item.beside_next;
     Piece piece;
     piece.is_collective = true;
     piece.group = item.group;

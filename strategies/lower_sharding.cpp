@@ -11,7 +11,6 @@ namespace rehearse {
 /// lets the host issue it, with `prefetch` gathered layers beside the one at work.
 void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
   const std::vector<BucketVisit>& visits = unit(team.classes.front(), stage).visits;
-  const auto at = static_cast<std::size_t>(t);
   for (std::size_t i = 0; i < visits.size(); ++i) {
     const BucketVisit& visit = visits[i];
     const bool is_forward = visit.kind == ActionKind::Forward;
@@ -30,10 +29,13 @@ void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
     const std::size_t ahead = static_cast<std::size_t>(plan_.prefetch) + 1;
     for (const int c : team.classes) {
       const StageUnit& u = unit(c, stage);
-      edges_.add(team.gather_tail, u.visits[i].first[at]);
-      if (i >= ahead) edges_.add(u.visits[i - ahead].last[at], id);
-      if (is_first)
-        first_gathers_.push_back({{static_cast<std::size_t>(c * plan_.pp + stage), t}, id});
+      for (const int d : lane(t)) {
+        const auto at = static_cast<std::size_t>(d);
+        edges_.add(team.gather_tail, u.visits[i].first[at]);
+        if (i >= ahead) edges_.add(u.visits[i - ahead].last[at], id);
+        if (is_first)
+          first_gathers_.push_back({{static_cast<std::size_t>(c * plan_.pp + stage), d}, id});
+      }
     }
   }
 }
@@ -43,7 +45,6 @@ void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
 void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
                                      std::vector<DataTeam>& replicas) {
   const std::vector<BucketVisit> visits = unit(shards.front().classes.front(), stage).visits;
-  const auto at = static_cast<std::size_t>(t);
   for (std::size_t i = 0; i < visits.size(); ++i) {
     const BucketVisit& visit = visits[i];
     const bool makes_gradients =
@@ -58,7 +59,8 @@ void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& sh
                               {CollectiveKind::ReduceScatter, CommKind::Data, Stream::Data, bytes,
                                "gradient reduce-scatter", plan_.overlap.gradients});
       for (const int c : team.classes) {
-        edges_.add(unit(c, stage).visits[i].last[at], id);
+        for (const int d : lane(t))
+          edges_.add(unit(c, stage).visits[i].last[static_cast<std::size_t>(d)], id);
         if (const auto before = last_replica_reduction_.find({stage, t, c});
             before != last_replica_reduction_.end())
           edges_.add(before->second, id);
@@ -68,7 +70,7 @@ void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& sh
     for (DataTeam& team : replicas) {
       const std::int32_t id = add_team_collective(
           stage, t, team,
-          {CollectiveKind::AllReduce, CommKind::Data, Stream::Data, bytes / shard_ranks(plan_),
+          {CollectiveKind::AllReduce, CommKind::Data, Stream::Data, bytes / sharing_ranks(),
            "gradient all-reduce", plan_.overlap.gradients});
       for (const int c : team.classes) {
         edges_.add(reduced[c], id);
@@ -77,16 +79,19 @@ void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& sh
     }
     for (const auto& [c, task] : reduced) {
       StageUnit& u = unit(c, stage);
-      if (!plan_.overlap.gradients && i + 1 < u.visits.size())
-        edges_.add(task, u.visits[i + 1].first[at]);
-      u.last_reduction[at] = task;
-      u.visit_reduction[{i, t}] = task;
+      for (const int d : lane(t)) {
+        const auto at = static_cast<std::size_t>(d);
+        if (!plan_.overlap.gradients && i + 1 < u.visits.size())
+          edges_.add(task, u.visits[i + 1].first[at]);
+        u.last_reduction[at] = task;
+        u.visit_reduction[{i, d}] = task;
+      }
     }
   }
 }
 
 void Lowering::emit_sharded_traffic() {
-  if (plan_.dp == 1 || plan_.zero < 2) return;
+  if (data_ranks() == 1 || plan_.zero < 2) return;
   const int size = shard_ranks(plan_);
   for (int stage = 0; stage < plan_.pp; ++stage)
     for (int t = 0; t < tensor_devices_; ++t) {

@@ -7,33 +7,57 @@
 
 namespace rehearse {
 
+std::vector<int> Lowering::lane(int t) const {
+  std::vector<int> devices;
+  for (int c = 0; c < context_devices_; ++c) devices.push_back(c * tensor_devices_ + t);
+  return devices;
+}
+
+/// The groups of one team: consecutive data ranks with all of their context ranks share out what
+/// they sum; strided ones sum what each rank has of it, so context ranks go side by side.
+std::vector<std::vector<DataRank>> Lowering::team_groups(int stage, int t, int size, int index,
+                                                         bool strided) const {
+  std::vector<std::vector<DataRank>> groups(strided ? static_cast<std::size_t>(plan_.cp) : 1);
+  const int stride = strided ? plan_.dp / size : 1;
+  const int first = strided ? index : index * size;
+  for (int i = 0; i < size; ++i)
+    for (int c = 0; c < plan_.cp; ++c)
+      groups[strided ? static_cast<std::size_t>(c) : 0].push_back({first + i * stride, c});
+  const auto number = [&](const DataRank& at) {
+    return ranks_.rank({tensor_members(t).front(), at.context, at.replica, stage}).value;
+  };
+  for (std::vector<DataRank>& group : groups)
+    std::sort(group.begin(), group.end(),
+              [&](const DataRank& a, const DataRank& b) { return number(a) < number(b); });
+  return groups;
+}
+
 std::vector<DataTeam> Lowering::data_teams(int stage, int t, int size, bool strided) const {
-  const int count = plan_.dp / size;
   std::vector<DataTeam> teams;
-  for (int g = 0; g < count; ++g) {
-    std::vector<int> replicas;
-    for (int i = 0; i < size; ++i) replicas.push_back(strided ? i * count + g : g * size + i);
+  for (int g = 0; g < plan_.dp / size; ++g) {
+    std::vector<std::vector<DataRank>> groups = team_groups(stage, t, size, g, strided);
     // Folded, all groups go together; else each replica is a class of its own.
     if (teams.empty() || options_.fidelity != Fidelity::Folded) {
       DataTeam team;
-      team.gpus = gpus_of(stage, t, replicas);
+      team.gpus = gpus_of(stage, tensor_members(t).front(), groups.front());
       team.is_local = is_local(cluster_, team.gpus);
       team.name = (strided ? "strided " : "data ") + std::to_string(size) + " " +
                   std::to_string(g) + " " + std::to_string(stage) + " " + std::to_string(t);
       teams.push_back(std::move(team));
     }
     DataTeam& team = teams.back();
-    for (const int replica : replicas) {
-      const int c = classes_.class_of[static_cast<std::size_t>(replica)];
+    for (const DataRank& rank : groups.front()) {
+      const int c = classes_.class_of[static_cast<std::size_t>(rank.replica)];
       if (std::find(team.classes.begin(), team.classes.end(), c) == team.classes.end())
         team.classes.push_back(c);
     }
-    team.replicas.push_back(std::move(replicas));
+    for (std::vector<DataRank>& group : groups) team.ranks.push_back(std::move(group));
   }
   for (DataTeam& team : teams)
     for (const int c : team.classes)
-      team.devices.push_back(units_[static_cast<std::size_t>(c * plan_.pp + stage)].first_device +
-                             t);
+      for (const int d : lane(t))
+        team.devices.push_back(units_[static_cast<std::size_t>(c * plan_.pp + stage)].first_device +
+                               d);
   return teams;
 }
 
@@ -73,15 +97,15 @@ std::int32_t Lowering::add_team_collective(int stage, int t, DataTeam& team, con
   task.seconds = latency_s;
   // Trees pipeline small chunks; only rings have steps worth simulating one by one.
   const bool stepwise = options_.collectives == CollectiveDetail::Stepwise && !team.is_local &&
-                        team.replicas.size() == 1 && choice.algorithm == CollectiveAlgorithm::Ring;
+                        team.ranks.size() == 1 && choice.algorithm == CollectiveAlgorithm::Ring;
   if (stepwise) task.seconds = 0;
   if (!team.is_local && !stepwise)
     task.payload = pattern(name, [&] {
       std::vector<PhysicalFlow> flows;
-      for (const std::vector<int>& replicas : team.replicas)
+      for (const std::vector<DataRank>& members : team.ranks)
         for (const int tensor : tensor_members(t))
           for (const PhysicalFlow& flow : collective_flows(
-                   cluster_, gpus_of(stage, tensor, replicas), call.kind, choice.algorithm))
+                   cluster_, gpus_of(stage, tensor, members), call.kind, choice.algorithm))
             flows.push_back(flow);
       return flows;
     });
@@ -97,7 +121,7 @@ std::int32_t Lowering::add_team_collective(int stage, int t, DataTeam& team, con
 }
 
 void Lowering::emit_gradient_reductions() {
-  if (plan_.dp == 1 || plan_.zero >= 2 || has_servers() || averages_weights()) return;
+  if (data_ranks() == 1 || plan_.zero >= 2 || has_servers() || averages_weights()) return;
   const bool sharded = plan_.zero > 0;
   for (int stage = 0; stage < plan_.pp; ++stage)
     for (int t = 0; t < tensor_devices_; ++t) {
@@ -117,16 +141,15 @@ void Lowering::emit_gradient_reductions() {
         const std::int32_t id = add_team_collective(stage, t, whole_team(stage, t), call);
         for (std::size_t c = 0; c < classes_.members.size(); ++c) {
           const StageUnit& u = unit(static_cast<int>(c), stage);
-          if (const std::int32_t before = u.last_reduction[static_cast<std::size_t>(t)];
-              before >= 0)
-            edges_.add(before, id);
-          const std::size_t at = static_cast<std::size_t>(bucket * tensor_devices_ + t);
-          const std::int32_t own = u.tail[static_cast<std::size_t>(t)];
-          const std::int32_t end = u.open_comm >= 0 ? u.open_comm : own;
-          // Without overlap the reduction starts when all backwards are done.
-          edges_.add(
-              plan_.overlap.gradients ? u.bucket_ready[static_cast<std::size_t>(chunk)][at] : end,
-              id);
+          for (const int d : lane(t)) {
+            const auto own = static_cast<std::size_t>(d);
+            if (u.last_reduction[own] >= 0) edges_.add(u.last_reduction[own], id);
+            const std::size_t at = static_cast<std::size_t>(bucket * unit_devices_ + d);
+            // Without overlap the reduction starts when all backwards are done.
+            edges_.add(plan_.overlap.gradients ? u.bucket_ready[static_cast<std::size_t>(chunk)][at]
+                                               : u.awaited[own].task,
+                       id);
+          }
         }
         reduce_expert_gradients(stage, t, chunk, bucket, expert_teams, call);
       }
@@ -153,25 +176,24 @@ void Lowering::emit_copy_reductions() {
 void Lowering::add_copy_reduction(int first_stage, int second_stage, double bytes,
                                   const char* label) {
   for (std::size_t c = 0; c < classes_.members.size(); ++c)
-    for (int t = 0; t < tensor_devices_; ++t) {
+    for (int d = 0; d < unit_devices_; ++d) {
       StageUnit& first = unit(static_cast<int>(c), first_stage);
       StageUnit& last = unit(static_cast<int>(c), second_stage);
       const int replica = classes_.members[c].front();
-      const auto gpu = [&](int tensor, int of, int stage) {
-        return ranks_.gpu(ranks_.rank({tensor, 0, of, stage}));
-      };
-      const std::vector<GpuId> pair{gpu(t, replica, first_stage), gpu(t, replica, second_stage)};
+      const InnerRank inner = inner_ranks(d).front();
+      const std::vector<GpuId> pair{gpu(inner, replica, first_stage),
+                                    gpu(inner, replica, second_stage)};
       const CollectiveChoice choice =
           nccl_choice(CollectiveKind::AllReduce, communicator_shape(cluster_, pair), bytes);
       Task task;
       task.kind = TaskKind::Comm;
       task.comm = CommKind::Data;
       task.stream = Stream::Data;
-      task.device = add_group({device(first, t), device(last, t)});
+      task.device = add_group({device(first, d), device(last, d)});
       task.label = labels_.of(label);
       task.bytes = task.rank_bytes = bytes;
       const std::string name = "copies " + std::to_string(c) + " " + std::to_string(first_stage) +
-                               " " + std::to_string(t);
+                               " " + std::to_string(d);
       task.seconds =
           is_local(cluster_, pair)
               ? choice.seconds(bytes)
@@ -180,20 +202,18 @@ void Lowering::add_copy_reduction(int first_stage, int second_stage, double byte
         task.payload = pattern(name, [&] {
           std::vector<PhysicalFlow> flows;  // two ranks: each sends the other all bytes
           for (const int of : classes_.members[c])
-            for (const int tensor : tensor_members(t)) {
-              flows.push_back({gpu(tensor, of, first_stage), gpu(tensor, of, second_stage)});
-              flows.push_back({gpu(tensor, of, second_stage), gpu(tensor, of, first_stage)});
+            for (const InnerRank& at : inner_ranks(d)) {
+              flows.push_back({gpu(at, of, first_stage), gpu(at, of, second_stage)});
+              flows.push_back({gpu(at, of, second_stage), gpu(at, of, first_stage)});
             }
           return flows;
         });
       const std::int32_t id = add_task(task);
       for (StageUnit* end : {&first, &last}) {
-        const std::int32_t before = whole_team(end->stage, t).tail;
-        const std::int32_t compute =
-            end->open_comm >= 0 ? end->open_comm : end->tail[static_cast<std::size_t>(t)];
-        edges_.add(compute, id);
+        const std::int32_t before = whole_team(end->stage, d % tensor_devices_).tail;
+        edges_.add(end->awaited[static_cast<std::size_t>(d)].task, id);
         if (before >= 0) edges_.add(before, id);
-        if (const std::int32_t reduced = end->last_reduction[static_cast<std::size_t>(t)];
+        if (const std::int32_t reduced = end->last_reduction[static_cast<std::size_t>(d)];
             reduced >= 0)
           edges_.add(reduced, id);
         end->copy_reduction.push_back(id);
@@ -201,11 +221,11 @@ void Lowering::add_copy_reduction(int first_stage, int second_stage, double byte
     }
 }
 
-std::int32_t Lowering::add_step_compute(StageUnit& u, int t, std::int32_t segment,
+std::int32_t Lowering::add_step_compute(StageUnit& u, int d, std::int32_t segment,
                                         const char* label) {
   Piece piece;
   piece.segment = segment;
-  return add_compute(u, t, piece, labels_.of(label), -1, -1);
+  return add_compute(u, d, piece, labels_.of(label), -1, -1);
 }
 
 double Lowering::stage_parameters(const StageUnit& u) const {
@@ -221,7 +241,7 @@ double Lowering::owned_parameters(const StageUnit& u) const {
     for (int v = 0; v < in_.schedule.chunks; ++v)
       experts += kinds_[u.kind].chunks[program_of(u.stage, v)].expert_parameters();
   if (plan_.zero == 0) return stage_parameters(u);
-  return (stage_parameters(u) - experts) / shard_ranks(plan_) + experts / expert_copies(plan_);
+  return (stage_parameters(u) - experts) / sharing_ranks() + experts / expert_copies(plan_);
 }
 
 std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm) {
@@ -241,7 +261,7 @@ std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm
     items.push_back(item);
     const auto ranks =
         static_cast<double>(classes_.members[static_cast<std::size_t>(u.replica_class)].size()) *
-        plan_.tp;
+        plan_.tp * plan_.cp;
     out_.seconds_by_source[static_cast<std::size_t>(cost.source)] += ranks * cost.seconds;
   }
   return items;
@@ -263,24 +283,29 @@ std::int32_t Lowering::add_control(const std::vector<std::int32_t>& devices,
   return add_task(task);
 }
 
+/// By class and context device: the norm is summed over all ranks that hold different gradients,
+/// tensor and pipeline ranks of a replica, and with sharded gradients data and context ranks too.
 std::vector<std::int32_t> Lowering::emit_gradient_norm() {
-  // The norm is summed over all ranks that hold different gradients: tensor and pipeline ranks of
-  // a replica, and with sharded gradients the data ranks too.
-  std::vector<std::int32_t> control(classes_.members.size(), -1);
-  const bool across_replicas = plan_.zero > 0 && plan_.dp > 1;
-  std::vector<std::int32_t> devices, all_devices;
+  const auto contexts = static_cast<std::size_t>(context_devices_);
+  std::vector<std::int32_t> control(classes_.members.size() * contexts, -1);
+  const bool across_replicas = plan_.zero > 0 && data_ranks() > 1;
+  std::vector<std::int32_t> devices;
   std::vector<GpuId> gpus;
-  for (std::size_t c = 0; c < classes_.members.size(); ++c) {
+  for (std::size_t i = 0; i < control.size(); ++i) {
+    const std::size_t c = i / contexts;
     if (!across_replicas) devices.clear(), gpus.clear();
     for (int stage = 0; stage < plan_.pp; ++stage) {
-      const StageUnit& u = unit(static_cast<int>(c), stage);
-      for (int t = 0; t < tensor_devices_; ++t) devices.push_back(device(u, t));
-      for (const int replica : classes_.members[c]) {
-        if (!across_replicas && replica != classes_.members[c].front()) continue;
-        for (const GpuId gpu : tensor_group(replica, stage)) gpus.push_back(gpu);
-      }
+      const int context = static_cast<int>(i % contexts);
+      for (const int d : layer_devices(CommGroup::Tensor, context))
+        devices.push_back(device(unit(static_cast<int>(c), stage), d));
+      std::vector<int> replicas = classes_.members[c];
+      if (!across_replicas) replicas.resize(1);
+      std::vector<std::vector<GpuId>> groups = tensor_groups(replicas, context, stage);
+      if (!across_replicas) groups.resize(1);
+      for (const std::vector<GpuId>& group : groups)
+        gpus.insert(gpus.end(), group.begin(), group.end());
     }
-    if (!across_replicas && gpus.size() > 1) control[c] = add_control(devices, gpus);
+    if (!across_replicas && gpus.size() > 1) control[i] = add_control(devices, gpus);
   }
   if (across_replicas) {
     std::sort(gpus.begin(), gpus.end());
@@ -300,30 +325,33 @@ void Lowering::emit_step_end() {
         in_.cost_models[static_cast<std::size_t>(kinds_[u.kind].group)]->launch_s();
     const std::int32_t norm = add_segment(out_.graph, optimizer_items(u, true), launch_s);
     segments.push_back({norm, add_segment(out_.graph, optimizer_items(u, false), launch_s)});
-    for (int t = 0; t < tensor_devices_; ++t) {
-      const std::int32_t on_host = plan_.offload.gradients ? add_host_norm(u, t) : -1;
-      const std::int32_t id = add_step_compute(u, t, norm, "gradient norm");
+    for (int d = 0; d < unit_devices_; ++d) {
+      const auto at = static_cast<std::size_t>(d);
+      const std::int32_t on_host = plan_.offload.gradients ? add_host_norm(u, d) : -1;
+      const std::int32_t id = add_step_compute(u, d, norm, "gradient norm");
       if (on_host >= 0) edges_.add(on_host, id);
-      if (whole_team(u.stage, t).tail >= 0) edges_.add(whole_team(u.stage, t).tail, id);
-      if (u.last_reduction[static_cast<std::size_t>(t)] >= 0)
-        edges_.add(u.last_reduction[static_cast<std::size_t>(t)], id);
-      if (!u.copy_reduction.empty()) edges_.add(u.copy_reduction[static_cast<std::size_t>(t)], id);
+      if (const std::int32_t tail = whole_team(u.stage, d % tensor_devices_).tail; tail >= 0)
+        edges_.add(tail, id);
+      if (u.last_reduction[at] >= 0) edges_.add(u.last_reduction[at], id);
+      if (!u.copy_reduction.empty()) edges_.add(u.copy_reduction[at], id);
     }
-    u.open_comm = -1;
   }
   const std::vector<std::int32_t> control = emit_gradient_norm();
+  const auto sum_of = [&](const StageUnit& u, int d) {
+    return control[static_cast<std::size_t>(u.replica_class * context_devices_ +
+                                            d / tensor_devices_)];
+  };
   for (StageUnit& u : units_)
-    for (int t = 0; t < tensor_devices_; ++t) {
-      const std::int32_t sum = control[static_cast<std::size_t>(u.replica_class)];
-      if (sum >= 0) edges_.add(u.tail[static_cast<std::size_t>(t)], sum);
-    }
+    for (int d = 0; d < unit_devices_; ++d)
+      if (const std::int32_t sum = sum_of(u, d); sum >= 0)
+        edges_.add(u.tail[static_cast<std::size_t>(d)], sum);
   for (std::size_t i = 0; i < units_.size(); ++i)
-    for (int t = 0; t < tensor_devices_; ++t) {
+    for (int d = 0; d < unit_devices_; ++d) {
       StageUnit& u = units_[i];
-      const std::int32_t sum = control[static_cast<std::size_t>(u.replica_class)];
-      const std::int32_t normed = sum >= 0 ? sum : u.tail[static_cast<std::size_t>(t)];
-      const std::int32_t on_host = plan_.offload.optimizer ? add_host_update(u, t, normed) : -1;
-      const std::int32_t id = add_step_compute(u, t, segments[i].update_segment, "update");
+      const std::int32_t sum = sum_of(u, d);
+      const std::int32_t normed = sum >= 0 ? sum : u.tail[static_cast<std::size_t>(d)];
+      const std::int32_t on_host = plan_.offload.optimizer ? add_host_update(u, d, normed) : -1;
+      const std::int32_t id = add_step_compute(u, d, segments[i].update_segment, "update");
       if (sum >= 0) edges_.add(sum, id);
       if (on_host >= 0) edges_.add(on_host, id);
     }
@@ -331,7 +359,7 @@ void Lowering::emit_step_end() {
   if (averages_weights()) emit_weight_averages();
   wrap_gathers();
   for (StageUnit& u : units_)
-    for (std::size_t t = 0; t < u.tail.size(); ++t) edges_.add_wrap(u.tail[t], u.first_task[t]);
+    for (std::size_t d = 0; d < u.tail.size(); ++d) edges_.add_wrap(u.tail[d], u.first_task[d]);
 }
 
 double Lowering::parameter_bytes() const {
@@ -364,17 +392,19 @@ void Lowering::gather_parameters(int stage, int t, DataTeam& team, bool experts)
          parameters * parameter_bytes(), "parameter all-gather", plan_.overlap.parameters});
     for (const int c : team.classes) {
       StageUnit& u = unit(c, stage);
-      edges_.add(u.tail[static_cast<std::size_t>(t)], id);
-      const std::int32_t reader =
-          u.bucket_reader[chunk][bucket * static_cast<std::size_t>(tensor_devices_) +
-                                 static_cast<std::size_t>(t)];
-      if (plan_.overlap.parameters && reader >= 0) edges_.add_wrap(team.tail, reader);
+      for (const int d : lane(t)) {
+        const auto own = static_cast<std::size_t>(d);
+        edges_.add(u.tail[own], id);
+        const std::int32_t reader =
+            u.bucket_reader[chunk][bucket * static_cast<std::size_t>(unit_devices_) + own];
+        if (plan_.overlap.parameters && reader >= 0) edges_.add_wrap(team.tail, reader);
+      }
     }
   }
 }
 
 void Lowering::emit_parameter_gathers() {
-  if (plan_.dp == 1 || plan_.zero == 0 || plan_.zero == 3) return;
+  if (data_ranks() == 1 || plan_.zero == 0 || plan_.zero == 3) return;
   for (int stage = 0; stage < plan_.pp; ++stage)
     for (int t = 0; t < tensor_devices_; ++t) {
       std::vector<DataTeam> teams = data_teams(stage, t, shard_ranks(plan_), false);
@@ -393,11 +423,12 @@ void Lowering::emit_parameter_gathers() {
       for (const DataTeam& team : teams)
         for (const int c : team.classes)
           if (team.tail >= 0) tails[c].push_back(team.tail);
-      for (const auto& [c, ends] : tails) {
-        const std::int32_t end =
-            add_step_compute(unit(c, stage), t, empty_segment_, "parameters gathered");
-        for (const std::int32_t tail : ends) edges_.add(tail, end);
-      }
+      for (const auto& [c, ends] : tails)
+        for (const int d : lane(t)) {
+          const std::int32_t end =
+              add_step_compute(unit(c, stage), d, empty_segment_, "parameters gathered");
+          for (const std::int32_t tail : ends) edges_.add(tail, end);
+        }
     }
 }
 

@@ -11,27 +11,28 @@ namespace rehearse {
 /// the next. `begin` is the collective's first task; returns the task that ends it.
 std::int32_t Lowering::add_ring_steps(int stage, int t, const DataTeam& team, CollectiveKind kind,
                                       double latency_s, std::int32_t begin) {
-  const std::vector<int>& replicas = team.replicas.front();
+  const std::vector<DataRank>& members = team.ranks.front();
   const Task whole = out_.graph.tasks[static_cast<std::size_t>(begin)];
   const auto ranks = static_cast<int>(team.gpus.size());
   const int steps = (kind == CollectiveKind::AllReduce ? 2 : 1) * (ranks - 1);
 
-  // Edges of the ring by the node they leave; the replicas of a node are consecutive.
-  std::vector<int> first_replica;
+  // Edges of the ring by the node they leave; the ranks of a node are consecutive.
+  std::vector<int> first_member;
   for (int r = 0; r < ranks; ++r)
     if (r == 0 || cluster_.node_of(team.gpus[static_cast<std::size_t>(r)]) !=
                       cluster_.node_of(team.gpus[static_cast<std::size_t>(r - 1)]))
-      first_replica.push_back(r);
-  const auto edges = first_replica.size();
+      first_member.push_back(r);
+  const auto edges = first_member.size();
 
   std::vector<Task> prototype(edges, whole);
   for (std::size_t e = 0; e < edges; ++e) {
-    const int here = first_replica[e];
-    const int there = first_replica[(e + 1) % edges];
-    const auto device_of = [&](int replica) {
-      const int c =
-          classes_.class_of[static_cast<std::size_t>(replicas[static_cast<std::size_t>(replica)])];
-      return device(unit(c, stage), t);
+    const int here = first_member[e];
+    const int there = first_member[(e + 1) % edges];
+    const auto device_of = [&](int member) {
+      const DataRank& rank = members[static_cast<std::size_t>(member)];
+      const int c = classes_.class_of[static_cast<std::size_t>(rank.replica)];
+      return device(unit(c, stage),
+                    (context_devices_ > 1 ? rank.context : 0) * tensor_devices_ + t);
     };
     std::vector<std::int32_t> devices{device_of(here)};
     if (device_of(there) != devices.front()) devices.push_back(device_of(there));
@@ -69,7 +70,7 @@ std::vector<PhysicalFlow> Lowering::ring_edge_flows(int stage, int t, const Data
                                                     std::size_t edge) const {
   std::vector<PhysicalFlow> flows;
   for (const int tensor : tensor_members(t)) {
-    const std::vector<GpuId> gpus = gpus_of(stage, tensor, team.replicas.front());
+    const std::vector<GpuId> gpus = gpus_of(stage, tensor, team.ranks.front());
     std::vector<std::vector<GpuId>> nodes;
     for (std::size_t i = 0; i < gpus.size(); ++i) {
       if (i == 0 || cluster_.node_of(gpus[i]) != cluster_.node_of(gpus[i - 1]))

@@ -44,7 +44,9 @@ std::vector<DataTeam> Lowering::server_teams(int stage, int t) {
   for (std::size_t c = 0; c < classes_.members.size(); ++c) {
     DataTeam team;
     team.classes = {static_cast<int>(c)};
-    team.replicas = {classes_.members[c]};
+    std::vector<DataRank> ranks;
+    for (const int replica : classes_.members[c]) ranks.push_back({replica, 0});
+    team.ranks.push_back(std::move(ranks));
     team.devices = {device(unit(static_cast<int>(c), stage), t)};
     team.name =
         "replica " + std::to_string(c) + " " + std::to_string(stage) + " " + std::to_string(t);
@@ -58,11 +60,11 @@ std::int32_t Lowering::add_server_transfer(int stage, int t, const DataTeam& tea
                                            double bytes) {
   const int servers = plan_.updates.servers;
   std::vector<PhysicalFlow> flows;
-  for (const std::vector<int>& replicas : team.replicas)
-    for (const int replica : replicas)
+  for (const std::vector<DataRank>& ranks : team.ranks)
+    for (const auto& [replica, context] : ranks)
       for (const int tensor : tensor_members(t))
         for (int server = 0; server < servers; ++server) {
-          const GpuId worker = ranks_.gpu(ranks_.rank({tensor, 0, replica, stage}));
+          const GpuId worker = gpu({tensor, context}, replica, stage);
           const GpuId at = server_gpu(server);
           if (worker == at) continue;  // the server is on its own host
           flows.push_back({push ? worker : at, push ? at : worker, 1.0 / servers});
@@ -121,7 +123,7 @@ void Lowering::emit_server_round(int stage, int t, const DataTeam& team) {
     for (const int c : team.classes) {
       const StageUnit& u = unit(c, stage);
       const auto at = static_cast<std::size_t>(bucket * tensor_devices_ + t);
-      const std::int32_t end = u.open_comm >= 0 ? u.open_comm : u.tail[static_cast<std::size_t>(t)];
+      const std::int32_t end = u.awaited[static_cast<std::size_t>(t)].task;
       const std::int32_t ready =
           plan_.overlap.gradients ? u.bucket_ready[static_cast<std::size_t>(chunk)][at] : end;
       edges_.add(ready, push);
@@ -170,7 +172,6 @@ void Lowering::emit_server_step_end() {
     for (int t = 0; t < tensor_devices_; ++t)
       edges_.add(server_ends_.at({u.replica_class, u.stage, t}).first,
                  add_step_compute(u, t, clear, "update"));
-    u.open_comm = -1;
     for (int t = 0; t < tensor_devices_; ++t) {
       if (!plan_.overlap.parameters)
         edges_.add(server_ends_.at({u.replica_class, u.stage, t}).second,

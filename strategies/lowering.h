@@ -17,14 +17,15 @@
 
 namespace rehearse {
 
-/// A run of items without a stop, or one tensor collective that is a task of its own.
+/// A run of items without a stop, or one collective of a layer that is a task of its own.
 struct Piece {
   bool is_collective = false;
+  bool beside = false;  ///< items that run beside the collective before them
+  CommGroup group = CommGroup::Tensor;
   std::int32_t segment = -1;
   CollectiveKind collective = CollectiveKind::AllReduce;
   double bytes = 0;
   double hidden_s = 0;  ///< of a collective: beside the next piece
-  CommGroup group = CommGroup::Tensor;
   std::int32_t label = 0;
   std::int32_t first_bucket = 0;  ///< the bucket of its items (pieces are cut between buckets)
   std::int32_t layer = -1;        ///< likewise, where pieces are cut between layers
@@ -32,7 +33,8 @@ struct Piece {
 
 /// Which of a chunk's items an action executes, and where it is cut.
 struct PieceKey {
-  std::int32_t chunk = 0;  ///< of the model: 0 … pp·v − 1
+  std::int32_t chunk = 0;    ///< of the model: 0 … pp·v − 1
+  std::int32_t context = 0;  ///< context rank, where these differ
   ActionKind action = ActionKind::Forward;
   bool cut_at_buckets = false;
   auto operator<=>(const PieceKey&) const = default;
@@ -44,14 +46,14 @@ struct BucketVisit {
   std::int32_t chunk = 0, bucket = 0;
   ActionKind kind = ActionKind::Forward;
   bool completes = false;                 ///< the last gradients of the step for the bucket
-  std::vector<std::int32_t> first, last;  ///< tasks, by tensor device
+  std::vector<std::int32_t> first, last;  ///< tasks, by device
 };
 
 /// A stage's work on one layer in one action, in the order of the step; layer −1: embedding, head.
 struct LayerVisit {
   std::int32_t layer = -1, micro_batch = 0, chunk = 0;
   ActionKind kind = ActionKind::Forward;
-  std::vector<std::int32_t> first, last;  ///< tasks, by tensor device
+  std::vector<std::int32_t> first, last;  ///< tasks, by device
 };
 
 /// A copy between a device and its host's memory that is still to be made into a task.
@@ -64,82 +66,109 @@ struct HostCopy {
   std::int32_t after_copy = -1;             ///< index of another copy
 };
 
-/// An action on its way into tasks.
-struct ActionInHand {
-  std::size_t index = 0;   ///< in the stage's order
+/// What an action's tasks are told apart by.
+struct ActionAt {
+  std::size_t index = 0;  ///< in the stage's order
+  std::int32_t label = 0, chunk = 0, micro_batch = 0;
   bool completes = false;  ///< the last gradients of the step for its chunk
   bool opens = false;      ///< the first forward of the step on its chunk
   bool shares = false;     ///< weights or gradients are shared out bucket by bucket
-  bool signals = false;    ///< buckets complete one by one
-  bool waits = false;      ///< buckets are waited for one by one
-  std::int32_t label = 0;
-  const std::vector<Piece>* pieces = nullptr;
-  std::size_t next = 0;         ///< piece
-  std::int32_t open_comm = -1;  ///< its own collective that its next compute waits for
-  bool is_done() const { return next == pieces->size(); }
+};
+
+/// Tasks that whatever comes next on a device waits for: the last computation, the collective
+/// after it, or both where they ran beside each other; −1: none.
+struct Awaited {
+  std::int32_t task = -1, beside = -1;
+};
+
+/// An action on its way into tasks.
+struct ActionInHand {
+  ActionAt at;
+  bool signals = false;  ///< buckets complete one by one
+  bool waits = false;    ///< buckets are waited for one by one
+  /// Pieces of each context device, or one list where all are alike: they have the same
+  /// collectives in the same order. `next`: by context device.
+  std::vector<const std::vector<Piece>*> lists;
+  std::vector<std::size_t> next;
+  std::vector<Awaited> awaited, beside;  ///< its own, as those of the unit
+  bool is_done() const { return next.back() == lists.back()->size(); }
 };
 
 /// Transfers of one direction between two stages: what is asked for again and again, and the last
-/// one made; both by tensor device.
+/// one made; both by device.
 struct TransferLine {
   std::vector<Task> prototypes;
   std::vector<std::int32_t> tails;
 };
 
-/// A tensor collective that is asked for again and again.
-struct TensorPrototype {
-  double hidden_s = 0;
-  Task task;
+/// The place of a rank among those that share a replica's stage.
+struct InnerRank {
+  int tensor = 0, context = 0;
 };
 
-/// A stage of a simulated replica: its devices, and the tasks made for them so far.
+/// A stage of a simulated replica: its devices, and the tasks made for them so far. Devices are
+/// the tensor ranks of the first context rank, then of the next; folded ranks share one.
 struct StageUnit {
   int replica_class = 0, stage = 0;
   std::int32_t first_device = 0;
   std::size_t kind = 0;                  ///< index into Lowering::kinds_
-  std::vector<std::int32_t> first_task;  ///< by tensor device: first compute of the step
-  std::vector<std::int32_t> tail;        ///< by tensor device: last compute
-  std::int32_t open_comm = -1;           ///< collective that the next compute waits for
-  bool takes_turns = false;              ///< joined actions go piece by piece
-  std::vector<std::int32_t> action_first, action_last;  ///< [action · tensor devices + t]
-  /// Task after which a chunk's bucket is complete: [chunk][bucket · tensor devices + t].
+  std::vector<std::int32_t> first_task;  ///< by device: first compute of the step
+  std::vector<std::int32_t> tail;        ///< by device: last compute
+  std::vector<Awaited> awaited;          ///< by device: what the next task waits for
+  std::vector<Awaited> beside;  ///< by device: what the last collective waited for on the device
+  bool takes_turns = false;     ///< joined actions go piece by piece
+  std::vector<std::int32_t> action_first, action_last;  ///< [action · devices + d]
+  /// Task after which a chunk's bucket is complete: [chunk][bucket · devices + d].
   std::vector<std::vector<std::int32_t>> bucket_ready;
   /// First task of the step that reads a bucket's parameters; same layout, −1 where none.
   std::vector<std::vector<std::int32_t>> bucket_reader;
   std::vector<std::pair<int, int>> bucket_order;  ///< (chunk, bucket) as completed
   std::vector<BucketVisit> visits;                ///< of actions cut at buckets, in order
-  std::vector<std::int32_t> last_reduction;       ///< by tensor device; −1: none of ZeRO-2, 3
-  /// Prototypes of what is asked for again and again; the transfers are one a tensor device.
-  std::vector<TensorPrototype> tensor_tasks;
+  std::vector<std::int32_t> last_reduction;       ///< by device; −1: none of ZeRO-2, 3
+  /// Prototypes of what is asked for again and again; the transfers are one a device.
+  struct LayerTask {
+    CommGroup group;
+    int member;  ///< context device of a tensor group, tensor device of a context group
+    double hidden_s;
+    Task task;
+  };
+  std::vector<LayerTask> layer_tasks;
   std::vector<Task> expert_tasks;  ///< prototypes of dispatches and combines
   int expert_calls = 0;            ///< dispatches and combines so far
   std::int32_t expert_tail = -1;   ///< the last of them
   std::map<std::pair<bool, int>, TransferLine> transfers;  ///< by (forward?, receiving stage)
   std::vector<LayerVisit> layer_visits;                    ///< of actions cut at layers, in order
   std::map<std::pair<std::size_t, int>, std::int32_t> visit_reduction;  ///< by (visit, device)
-  /// Last task of the streams to, on and from the host; by tensor device.
+  /// Last task of the streams to, on and from the host; by device.
   std::map<std::pair<Stream, int>, std::int32_t> host_tails;
-  /// By tensor device, of stages that hold copies of the same parameters; empty elsewhere.
+  /// By device, of stages that hold copies of the same parameters; empty elsewhere.
   std::vector<std::int32_t> copy_reduction;
 };
 
-/// Data ranks that reduce or gather together; their collectives run one after the other on each
-/// stream. Folded, it stands for all groups of that kind at once.
+/// A rank that holds a copy of what others hold: data and context ranks do.
+struct DataRank {
+  int replica = 0, context = 0;
+};
+
+/// Ranks that reduce or gather together, data ranks with all of their context ranks; their
+/// collectives run one after the other on each stream. Folded, it stands for all groups of that
+/// kind at once.
 struct DataTeam {
-  std::string name;                        ///< tells its patterns from others'
-  std::vector<int> classes;                ///< replica classes that take part
-  std::vector<std::vector<int>> replicas;  ///< of each group it stands for
-  std::vector<std::int32_t> devices;       ///< of the classes, parallel to them
-  std::vector<GpuId> gpus;                 ///< of the first group, for the device's rank
+  std::string name;                          ///< tells its patterns from others'
+  std::vector<int> classes;                  ///< replica classes that take part
+  std::vector<std::vector<DataRank>> ranks;  ///< of each group it stands for, in rank order
+  std::vector<std::int32_t> devices;         ///< of the classes
+  std::vector<GpuId> gpus;                   ///< of the first group
   bool is_local = true;
   std::int32_t tail = -1, gather_tail = -1;  ///< of the Data and of the Parameter stream
 };
 
 /// Programs of all chunks for one kind of tensor group: GPU type and nodes it spans.
 struct UnitKind {
-  int group = 0;                     ///< node group of its (slowest) GPU
-  bool is_local = true;              ///< the tensor group lies in one node
-  std::vector<ChunkProgram> chunks;  ///< by piece of the model; empty where never used
+  int group = 0;         ///< node group of its (slowest) GPU
+  bool is_local = true;  ///< the tensor group lies in one node
+  /// By piece of the model, of the first context rank, then of the next where they differ.
+  std::vector<ChunkProgram> chunks;
   std::map<PieceKey, std::vector<Piece>> pieces;
 };
 
@@ -156,7 +185,14 @@ class Lowering {
   ChunkExtent extent_of(int chunk) const;
   const std::vector<Piece>& pieces(StageUnit& unit, const PieceKey& key);
   std::vector<ChunkItem> items_of(const StageUnit& unit, const PieceKey& key) const;
-  std::vector<GpuId> tensor_group(int replica, int stage) const;
+  std::vector<GpuId> tensor_group(int replica, int context, int stage) const;
+  std::vector<GpuId> context_group(int replica, int tensor, int stage) const;
+  /// Tensor (context) groups of some replicas at a stage: those of all context (tensor) ranks that
+  /// a context (tensor) device stands for.
+  std::vector<std::vector<GpuId>> tensor_groups(const std::vector<int>& replicas, int context,
+                                                int stage) const;
+  std::vector<std::vector<GpuId>> context_groups(const std::vector<int>& replicas, int t,
+                                                 int stage) const;
   void add_totals();
   void state_assumptions();
   void state_data_assumptions();
@@ -165,16 +201,23 @@ class Lowering {
   void emit_actions(StageUnit& unit);
   void join_actions(StageUnit& unit);
   ActionInHand take_up(StageUnit& unit, std::size_t index, bool completes, bool opens);
-  void emit_piece(StageUnit& unit, ActionInHand& hand);
+  const Piece* emit_computes(StageUnit& unit, ActionInHand& hand);
+  void emit_collective(StageUnit& unit, const ActionInHand& hand, const Piece& piece);
   void put_down(StageUnit& unit, const ActionInHand& hand);
   void emit_hands(StageUnit& unit, std::vector<ActionInHand>& hands);
-  void visit(StageUnit& unit, std::size_t index, const Piece& piece, bool completes);
-  std::int32_t add_compute(StageUnit& unit, int t, const Piece& piece, std::int32_t label,
+  void note(StageUnit& unit, const ActionAt& at, int d, const Piece& piece, std::int32_t task);
+  void visit(StageUnit& unit, const ActionAt& at, int d, std::int32_t bucket, std::int32_t task);
+  std::int32_t add_compute(StageUnit& unit, int d, const Piece& piece, std::int32_t label,
                            std::int32_t chunk, std::int32_t micro_batch);
-  std::int32_t add_tensor_collective(StageUnit& unit, const Piece& piece, std::int32_t chunk,
-                                     std::int32_t micro_batch);
-  Task tensor_task(StageUnit& unit, const Piece& piece);
-  Task transfer_task(const StageUnit& from, const StageUnit& to, int t, bool forward);
+  void add_layer_collective(StageUnit& unit, const ActionAt& at, const Piece& piece, int member);
+  std::vector<int> layer_devices(CommGroup group, int member) const;
+  Task layer_task(StageUnit& unit, const Piece& piece, int member);
+  Task transfer_task(const StageUnit& from, const StageUnit& to, int d, bool forward);
+
+  // lower_context.cpp: what context ranks send each other
+  Task context_task(const StageUnit& unit, const Piece& piece, int t);
+  void time_ring_hop(Task& task, const std::vector<std::vector<GpuId>>& groups,
+                     const std::string& name);
   void index_actions();
   std::size_t action_slot(const Action& action) const;
   void emit_transfers(StageUnit& unit);
@@ -185,8 +228,7 @@ class Lowering {
   std::vector<int> expert_teams_of(const StageUnit& unit) const;
   void put_experts_on_network(const StageUnit& unit, const std::vector<GpuId>& group, Task& task);
   Task expert_task(const StageUnit& unit, const Piece& piece);
-  std::int32_t add_expert_collective(StageUnit& unit, const Piece& piece, std::int32_t chunk,
-                                     std::int32_t micro_batch);
+  void add_expert_collective(StageUnit& unit, const ActionAt& at, const Piece& piece);
   double expert_bucket_size(int stage, int chunk, int bucket) const;
   std::vector<DataTeam> expert_data_teams(int stage, int t) const;
 
@@ -198,6 +240,8 @@ class Lowering {
   void make_data_teams();
   /// Teams of `size` consecutive data ranks (or of every size-th, `strided`) at a stage.
   std::vector<DataTeam> data_teams(int stage, int t, int size, bool strided) const;
+  std::vector<std::vector<DataRank>> team_groups(int stage, int t, int size, int index,
+                                                 bool strided) const;
   DataTeam& whole_team(int stage, int t) {
     return whole_teams_[static_cast<std::size_t>(stage * tensor_devices_ + t)];
   }
@@ -223,15 +267,15 @@ class Lowering {
     const char* label;
   };
   HostRates host_rates_of(const StageUnit& unit) const;
-  std::int32_t add_host_task(StageUnit& unit, int t, const HostCall& call);
-  void visit_layer(StageUnit& unit, const Action& action, std::int32_t layer,
-                   const std::vector<std::int32_t>& tasks);
-  void plan_activation_copies(StageUnit& unit, int t, std::vector<HostCopy>& copies);
-  void plan_gradient_copies(StageUnit& unit, int t, std::vector<HostCopy>& copies);
+  std::int32_t add_host_task(StageUnit& unit, int d, const HostCall& call);
+  void visit_layer(StageUnit& unit, const ActionAt& at, int d, std::int32_t layer,
+                   std::int32_t task);
+  void plan_activation_copies(StageUnit& unit, int d, std::vector<HostCopy>& copies);
+  void plan_gradient_copies(StageUnit& unit, int d, std::vector<HostCopy>& copies);
   void emit_offload();
   double saved_bytes(const StageUnit& unit, int chunk, std::int32_t layer) const;
-  std::int32_t add_host_norm(StageUnit& unit, int t);
-  std::int32_t add_host_update(StageUnit& unit, int t, std::int32_t after);
+  std::int32_t add_host_norm(StageUnit& unit, int d);
+  std::int32_t add_host_update(StageUnit& unit, int d, std::int32_t after);
   double owned_parameters(const StageUnit& unit) const;
   double stage_parameters(const StageUnit& unit) const;
 
@@ -254,6 +298,8 @@ class Lowering {
   // lower_sharding.cpp: ZeRO-2, ZeRO-3, HSDP
   void emit_sharded_traffic();
   void emit_shard_gathers(int stage, int t, DataTeam& team);
+  /// Devices of a class at a stage that hold the t-th part of the weights.
+  std::vector<int> lane(int t) const;
   void emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
                              std::vector<DataTeam>& replicas);
   void wrap_gathers();
@@ -268,14 +314,14 @@ class Lowering {
   void emit_parameter_gathers();
   std::int32_t add_control(const std::vector<std::int32_t>& devices,
                            const std::vector<GpuId>& gpus);
-  std::int32_t add_step_compute(StageUnit& unit, int t, std::int32_t segment, const char* label);
+  std::int32_t add_step_compute(StageUnit& unit, int d, std::int32_t segment, const char* label);
   std::vector<SegmentItem> optimizer_items(const StageUnit& unit, bool norm);
 
   // shared
   StageUnit& unit(int replica_class, int stage) {
     return units_[static_cast<std::size_t>(replica_class * plan_.pp + stage)];
   }
-  std::int32_t device(const StageUnit& u, int t) const { return u.first_device + t; }
+  std::int32_t device(const StageUnit& u, int d) const { return u.first_device + d; }
   std::int32_t add_task(const Task& task);
   std::int32_t add_group(const std::vector<std::int32_t>& devices);
   /// Index of the pattern with this name; made by `flows()` when first asked for.
@@ -290,11 +336,25 @@ class Lowering {
   /// simulated together.
   double tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
                         CollectiveKind collective, double bytes);
+  /// Latency, and the flows of all groups, of a collective that spans nodes.
+  void put_on_network(Task& task, const std::string& name,
+                      const std::vector<std::vector<GpuId>>& groups, CollectiveKind kind);
   bool network_is_quiet(const PieceKey& key) const;
-  /// The GPUs of some replicas at one stage and tensor coordinate.
-  std::vector<GpuId> gpus_of(int stage, int t, const std::vector<int>& replicas) const;
-  /// Tensor coordinates a device of index t stands for.
+  GpuId gpu(const InnerRank& inner, int replica, int stage) const {
+    return ranks_.gpu(ranks_.rank({inner.tensor, inner.context, replica, stage}));
+  }
+  /// The GPUs of some data ranks at one stage and tensor coordinate.
+  std::vector<GpuId> gpus_of(int stage, int tensor, const std::vector<DataRank>& ranks) const;
+  /// Tensor coordinates that tensor device t stands for, context coordinates of context device c.
   std::vector<int> tensor_members(int t) const;
+  std::vector<int> context_members(int c) const;
+  /// The ranks of a replica's stage that device d stands for.
+  std::vector<InnerRank> inner_ranks(int d) const;
+  /// Ranks that hold copies of the same weights.
+  int data_ranks() const { return plan_.dp * plan_.cp; }
+  /// Ranks over which ZeRO shards what it shards.
+  int sharing_ranks() const { return shard_ranks(plan_) * plan_.cp; }
+  int context_variants() const { return plan_.context_balanced ? 1 : context_devices_; }
   double gradient_bytes() const { return bytes_of(plan_.gradient_precision); }
   int last_chunk() const { return piece_count(in_.schedule) - 1; }
   /// Of one chunk of a stage, the programs' index: its piece of the model.
@@ -308,7 +368,8 @@ class Lowering {
   LoweringOptions options_;
   RankMap ranks_;
   ReplicaClasses classes_;
-  int tensor_devices_ = 1;
+  int tensor_devices_ = 1, context_devices_ = 1;  ///< that a replica's stage is simulated with
+  int unit_devices_ = 1;                          ///< their product
   LayerShape shape_;
   std::vector<int> chunk_layers_;
   std::vector<int> group_of_node_;
@@ -326,7 +387,7 @@ class Lowering {
   std::map<std::vector<std::int32_t>, std::int32_t> group_index_;
   std::vector<std::vector<std::size_t>> action_index_;  ///< [stage][action_slot]
   std::vector<DataTeam> whole_teams_;                   ///< [stage · tensor devices + t]
-  /// First gathers of the step, that wait for the last step's update: (device unit, task).
+  /// First gathers of the step, that wait for the last step's update: ((unit, device), task).
   std::vector<std::pair<std::pair<std::size_t, int>, std::int32_t>> first_gathers_;
   std::map<std::tuple<int, int, int>, std::int32_t> last_replica_reduction_;  ///< (stage, t, class)
   /// Dispatches and combines by (stage, team, how many came before).

@@ -46,8 +46,8 @@ double communicator_bytes(int ranks) {
 
 double framework_bytes(const Plan& plan) {
   return kContextBytes + kMatrixWorkspaceBytes + communicator_bytes(plan.tp) +
-         communicator_bytes(plan.cp) + communicator_bytes(plan.dp) + communicator_bytes(plan.pp) +
-         communicator_bytes(plan.ep);
+         communicator_bytes(plan.cp) + communicator_bytes(plan.dp * plan.cp) +
+         communicator_bytes(plan.pp) + communicator_bytes(plan.ep);
 }
 
 /// Bytes of the tensors of one chunk of the model.
@@ -260,7 +260,7 @@ class MemoryModel {
   /// ZeRO-3: the layer at work and those gathered ahead; all of the stage's where they stay for
   /// the backward.
   double gathered_parameters(int stage) const {
-    if (plan_.zero < 3 || shard_ranks(plan_) == 1) return 0;
+    if (plan_.zero < 3 || weight_shards() == 1) return 0;
     if (!plan_.reshard_after_forward) return stage_parameters(stage);
     return largest_unit(stage) + plan_.prefetch * largest_layer(stage);
   }

@@ -1,5 +1,6 @@
 #include "strategies/replica_classes.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <map>
@@ -33,9 +34,10 @@ void add_transfers(StepFlows& flows, const Plan& plan, const RankMap& ranks,
     for (const bool forward : {true, false}) {
       PhysicalPattern pattern;
       for (const int replica : replicas)
-        for (int t = 0; t < plan.tp; ++t) {
-          const GpuId near = ranks.gpu(ranks.rank({t, 0, replica, s}));
-          const GpuId far = ranks.gpu(ranks.rank({t, 0, replica, (s + 1) % plan.pp}));
+        for (int i = 0; i < plan.tp * plan.cp; ++i) {
+          const int t = i % plan.tp, c = i / plan.tp;
+          const GpuId near = ranks.gpu(ranks.rank({t, c, replica, s}));
+          const GpuId far = ranks.gpu(ranks.rank({t, c, replica, (s + 1) % plan.pp}));
           pattern.flows.push_back(forward ? PhysicalFlow{near, far} : PhysicalFlow{far, near});
           flows.replica_of_flow.push_back(replica);
         }
@@ -43,15 +45,34 @@ void add_transfers(StepFlows& flows, const Plan& plan, const RankMap& ranks,
     }
 }
 
+/// Hops of the context ranks' rings; what all-to-alls put on the network is alike where these are.
+void add_context_rings(StepFlows& flows, const Plan& plan, const RankMap& ranks,
+                       const std::vector<int>& replicas) {
+  if (plan.cp == 1) return;
+  for (int s = 0; s < plan.pp; ++s) {
+    PhysicalPattern pattern;
+    for (const int replica : replicas)
+      for (int i = 0; i < plan.tp * plan.cp; ++i) {
+        const int t = i % plan.tp, c = i / plan.tp;
+        pattern.flows.push_back({ranks.gpu(ranks.rank({t, c, replica, s})),
+                                 ranks.gpu(ranks.rank({t, (c + 1) % plan.cp, replica, s}))});
+        flows.replica_of_flow.push_back(replica);
+      }
+    flows.patterns.push_back(std::move(pattern));
+  }
+}
+
 void add_gradient_rings(StepFlows& flows, const Cluster& cluster, const Plan& plan,
                         const RankMap& ranks) {
-  if (plan.dp < 2) return;
+  if (plan.dp * plan.cp < 2) return;
   for (int s = 0; s < plan.pp; ++s) {
     PhysicalPattern pattern;
     for (int t = 0; t < plan.tp; ++t) {
       std::vector<GpuId> members;
-      for (const Rank rank : ranks.group(Axis::Data, {t, 0, 0, s}))
-        members.push_back(ranks.gpu(rank));
+      for (int c = 0; c < plan.cp; ++c)
+        for (const Rank rank : ranks.group(Axis::Data, {t, c, 0, s}))
+          members.push_back(ranks.gpu(rank));
+      std::sort(members.begin(), members.end());
       if (is_local(cluster, members)) continue;
       for (const PhysicalFlow& flow : collective_flows(cluster, members, CollectiveKind::AllReduce,
                                                        CollectiveAlgorithm::Ring)) {
@@ -69,8 +90,9 @@ std::uint64_t hardware_signature(const Cluster& cluster, const Plan& plan, const
   std::uint64_t hash = kHashSeed;
   const int first_node = cluster.node_of(ranks.gpu(ranks.rank({0, 0, replica, 0})));
   for (int s = 0; s < plan.pp; ++s)
-    for (int t = 0; t < plan.tp; ++t) {
-      const int node = cluster.node_of(ranks.gpu(ranks.rank({t, 0, replica, s})));
+    for (int i = 0; i < plan.tp * plan.cp; ++i) {
+      const int node =
+          cluster.node_of(ranks.gpu(ranks.rank({i % plan.tp, i / plan.tp, replica, s})));
       hash = hash_step(hash, static_cast<std::uint64_t>(group_of[static_cast<std::size_t>(node)]));
       hash = hash_step(hash, static_cast<std::uint64_t>(node - first_node));
     }
@@ -118,10 +140,13 @@ ReplicaClasses fold_replicas(const Cluster& cluster, const Plan& plan, const Ran
   for (int replica = 0; replica < plan.dp; ++replica)
     signatures.push_back(hardware_signature(cluster, plan, ranks, group_of, replica));
   ReplicaClasses classes = classes_of(signatures);
-  if (plan.pp == 1) return classes;  // no transfers of its own on the network
+  if (plan.pp == 1 && plan.cp == 1) return classes;  // no transfers of its own on the network
   for (;;) {
     StepFlows flows;
-    for (const auto& members : classes.members) add_transfers(flows, plan, ranks, members);
+    for (const auto& members : classes.members) {
+      add_transfers(flows, plan, ranks, members);
+      add_context_rings(flows, plan, ranks, members);
+    }
     add_gradient_rings(flows, cluster, plan, ranks);
     const FlowFolding folding(cluster, flows.patterns, true);
     std::size_t flow = 0;

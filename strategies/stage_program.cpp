@@ -21,6 +21,10 @@ WorkKind work_of(const Operator& op) {
   return WorkKind::Elementwise;
 }
 
+const char* group_name(CommGroup group) {
+  return group == CommGroup::Context ? "context" : "tensor";
+}
+
 std::string label_of(const Operator& op) {
   std::string label = operator_name(op.name);
   if (op.recomputed) return label + " (recomputed)";
@@ -53,9 +57,9 @@ std::int32_t Labels::of(const std::string& name) {
 }
 
 StageProgrammer::StageProgrammer(const LayerShape& shape, const CostModel& costs,
-                                 TensorSeconds tensor_seconds, Labels& labels)
+                                 CollectiveSeconds collective_seconds, Labels& labels)
     : costs_(costs),
-      tensor_seconds_(std::move(tensor_seconds)),
+      collective_seconds_(std::move(collective_seconds)),
       labels_(labels),
       shape_(shape),
       embedding_forward_(price_all(embedding_forward(shape), "forward")),
@@ -82,15 +86,15 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
     if (from.is_collective) {
       to.is_collective = true;
       to.collective = from.collective;
-      to.beside_next = from.beside_next;
       to.group = from.group;
-      // What goes among experts is a task of its own.
-      const bool is_tensor = from.group == CommGroup::Tensor;
-      if (is_tensor) to.item.seconds = tensor_seconds_(from.collective, from.bytes);
+      to.beside_next = from.beside_next;
+      to.item.seconds = collective_seconds_(from);
       to.item.bytes = from.bytes;
-      const std::string way = from.op.name == OperatorName::ExpertUp ? "dispatch " : "combine ";
       const std::string name = collective_name(from.collective);
-      to.item.label = labels_.of(is_tensor ? "tensor " + name + " " + suffix : way + suffix);
+      const std::string way = from.op.name == OperatorName::ExpertUp ? "dispatch " : "combine ";
+      to.item.label = labels_.of(from.group == CommGroup::Experts
+                                     ? way + suffix
+                                     : group_name(from.group) + (" " + name) + " " + suffix);
       to.item.work = WorkKind::TensorComm;
     } else {
       to.item = price(from.op, priced.totals);

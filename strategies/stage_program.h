@@ -61,14 +61,14 @@ class Labels {
   std::vector<std::string>& names_;
 };
 
-/// Time of a collective of the tensor group on an otherwise idle network, by size.
-using TensorSeconds = std::function<double(CollectiveKind, double bytes)>;
+/// Time of a layer's collective on an otherwise idle network, as far as its items count it.
+using CollectiveSeconds = std::function<double(const LayerItem& collective)>;
 
 /// Lays out the operators of pieces of a model and prices each shape once.
 class StageProgrammer {
  public:
-  StageProgrammer(const LayerShape& shape, const CostModel& costs, TensorSeconds tensor_seconds,
-                  Labels& labels);
+  StageProgrammer(const LayerShape& shape, const CostModel& costs,
+                  CollectiveSeconds collective_seconds, Labels& labels);
 
   /// `bucket_parameters`: a gradient bucket is closed once it holds as many.
   ChunkProgram chunk(const ChunkExtent& extent, double bucket_parameters) const;
@@ -92,7 +92,7 @@ class StageProgrammer {
   const Variant& variant(const LayerShape& shape) const;
 
   const CostModel& costs_;
-  TensorSeconds tensor_seconds_;
+  CollectiveSeconds collective_seconds_;
   Labels& labels_;
   LayerShape shape_;
   mutable std::deque<Variant> variants_;  ///< priced when first asked for; references stay valid

@@ -10,6 +10,8 @@ const char* comm_kind_name(CommKind kind) {
   switch (kind) {
     case CommKind::Tensor:
       return "tensor";
+    case CommKind::Context:
+      return "context";
     case CommKind::Data:
       return "data";
     case CommKind::Parameter:

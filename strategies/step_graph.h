@@ -11,6 +11,7 @@ namespace rehearse {
 /// What a transfer is for; exposed communication is reported by it.
 enum class CommKind : std::uint8_t {
   Tensor,     ///< inside layers, between tensor ranks
+  Context,    ///< inside attention, between context ranks
   Data,       ///< gradient reduction
   Parameter,  ///< gathers of sharded parameters
   Pipeline,   ///< activations and their gradients between stages
@@ -18,7 +19,7 @@ enum class CommKind : std::uint8_t {
   Expert,     ///< tokens to their experts and back
   Host,       ///< copies to and from host memory, and what the host does with them
 };
-inline constexpr int kCommKindCount = 7;
+inline constexpr int kCommKindCount = 8;
 const char* comm_kind_name(CommKind kind);
 
 /// What a piece of computation is for; compute time is reported by it.

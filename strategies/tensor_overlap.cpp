@@ -24,6 +24,7 @@ void hide_tensor_collectives(std::vector<ChunkItem>& items, const TensorShare& s
     ChunkItem& collective = items[i];
     ChunkItem& beside = items[i + 1];
     if (!collective.beside_next || beside.is_collective) continue;
+    if (collective.group != CommGroup::Tensor) continue;
     const double held = share(collective.collective, collective.item.bytes);
     const double whole_s = collective.item.seconds;
     const double slowed_s = beside.item.seconds / (1 - held);

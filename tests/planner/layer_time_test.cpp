@@ -71,8 +71,8 @@ LayerTime layer_time(const Mode& mode) {
   Labels labels(names);
   const StageProgrammer programmer(
       layer_shape(model, plan, 2048), *costs,
-      [&](CollectiveKind kind, double bytes) {
-        return nccl_choice(kind, node, bytes).seconds(bytes);
+      [&](const LayerItem& item) {
+        return nccl_choice(item.collective, node, item.bytes).seconds(item.bytes);
       },
       labels);
   ChunkProgram layer = programmer.chunk({.first_layer = 0, .layer_count = 1}, 0);

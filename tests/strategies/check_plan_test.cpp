@@ -207,17 +207,33 @@ TEST_CASE("what is not supported yet is refused in a sentence") {
         "/shard: shards of 2 data ranks need gradients or weights to be sharded "
         "(\"zero\": 2 or 3)");
   q = Question();
-  q.plan.cp = 2;
-  q.plan.pp = 2;
-  CHECK(q.fault() ==
-        "/cp: context parallelism is not supported yet (\"tp\" with "
-        "\"sequence_parallel\": true also splits long sequences)");
-  q = Question();
   q.plan.ep = 2;
   CHECK(q.fault().find("is a dense model and has no experts (\"ep\": 1)") != std::string::npos);
   q = Question();
   q.plan.gradient_precision = Precision::Fp8;
   CHECK(q.fault() == "/gradient_precision: gradients cannot be summed in fp8 (fp32 or bf16)");
+}
+
+TEST_CASE("what context ranks cannot share is named") {
+  Question q;
+  q.plan.cp = 2;
+  q.plan.pp = 2;
+  CHECK(q.faults().empty());
+  q.plan.attention = AttentionKernel::Plain;
+  CHECK(q.fault() ==
+        "/attention: context ranks join partial results by what flash attention keeps "
+        "(\"attention\": \"flash\")");
+  q.plan.attention = AttentionKernel::Flash;
+  q.plan.sequence_parallel = false;
+  q.workload.seq_len = 1026;
+  CHECK(q.fault() ==
+        "/cp: sequences of 1026 tokens do not divide into the 4 pieces of 2 context ranks "
+        "(a sequence length that is a multiple of 4)");
+  q.plan.context = ContextKind::AllToAll;
+  q.model.heads = q.model.kv_heads = 24;
+  CHECK(q.fault() ==
+        "/cp: all-to-all attention gives each of 16 tensor and context ranks a share of the "
+        "heads, and llama3-70b has 24 (\"context\": \"ring\" shares out tokens instead)");
 }
 
 TEST_CASE("numbers out of range are refused before anything is divided by them") {

@@ -56,6 +56,10 @@ Draw draw_symmetric(std::mt19937& random) {
     plan.updates.aggregation = Aggregation::LocalSgd;
   }
   if (random() % 2) plan.rank_order = {Axis::Tensor, Axis::Context, Axis::Pipeline, Axis::Data};
+  while (world_size(plan) < 64 && plan.cp < 8 && random() % 2) plan.cp *= 2;
+  if (16 % (plan.tp * plan.cp) == 0 && random() % 2) plan.context = ContextKind::AllToAll;
+  plan.context_balanced = random() % 4 > 0;
+  plan.overlap.context = random() % 4 > 0;
   const int m = plan.pp * static_cast<int>(1 + random() % 3);
   draw.question.workload.global_batch = plan.dp * m;
   draw.question.workload.seq_len = 1024;
@@ -101,6 +105,7 @@ TEST_CASE("folded, replica by replica and full simulations of symmetric plans ar
   Draw draw = draw_symmetric(random);
   const Plan& plan = draw.question.plan;
   CAPTURE(plan.tp, plan.pp, plan.dp, plan.virtual_stages, plan.zero, plan.sequence_parallel);
+  CAPTURE(plan.cp, plan.context_balanced, plan.overlap.context);
   CAPTURE(plan.shard, plan.prefetch, plan.reshard_after_forward, plan.reduce_every_micro_batch);
   CAPTURE(plan.overlap.gradients, plan.overlap.parameters, plan.overlap.pipeline, draw.launch_s);
   const Cluster cluster = build(draw.cluster);
