@@ -25,6 +25,11 @@ constexpr double kFp32Bytes = 4;
 /// A row of an fp8 dispatch has an fp32 scale for every 128 elements (DeepSeek-V3).
 constexpr double kFp8DispatchBytes = 1 + kFp32Bytes / 128;
 
+/// Bytes of an element on its way to the experts, forward and backward.
+double dispatched_bytes(const LayerShape& shape, const ExpertWidths& at) {
+  return at.layer.fp8 && shape.fp8.gathers ? kFp8DispatchBytes : at.layer.element_bytes;
+}
+
 /// One of the two matrices of a rank's experts.
 struct Grouped {
   OperatorName name;
@@ -209,8 +214,6 @@ double expert_load(const Plan& plan, const Routing& routing) {
 void experts_forward(const LayerShape& shape, ItemList& items) {
   const ExpertWidths at(shape);
   const Model& model = shape.model;
-  const double dispatched =
-      at.layer.fp8 && shape.fp8.gathers ? kFp8DispatchBytes : at.layer.element_bytes;
   if (at.shared > 0) {
     linear_forward(shape, shared_up(shape, at.layer, at.shared), items);
     shared_activation(shape, at, Pass::Forward, items);
@@ -220,7 +223,7 @@ void experts_forward(const LayerShape& shape, ItemList& items) {
                  at.layer.split_tokens, model.experts.count, at.layer.hidden));
   choose(shape, at, Pass::Forward, items);
   permute(shape, at, Pass::Forward, items);
-  all_to_all(shape, at, OperatorName::ExpertUp, Pass::Forward, dispatched, items);
+  all_to_all(shape, at, OperatorName::ExpertUp, Pass::Forward, dispatched_bytes(shape, at), items);
   share_rows(shape, at, CollectiveKind::AllGather, Pass::Forward, items);
   sort_rows(shape, at, Pass::Forward, items);
   grouped_forward(shape, at, expert_up(at), items);
@@ -236,10 +239,9 @@ void experts_forward(const LayerShape& shape, ItemList& items) {
 void experts_backward(const LayerShape& shape, ItemList& items) {
   const ExpertWidths at(shape);
   const Model& model = shape.model;
-  const double dispatched =
-      at.layer.fp8 && shape.fp8.gathers ? kFp8DispatchBytes : at.layer.element_bytes;
   permute(shape, at, Pass::InputGradient, items);
-  all_to_all(shape, at, OperatorName::ExpertDown, Pass::InputGradient, dispatched, items);
+  all_to_all(shape, at, OperatorName::ExpertDown, Pass::InputGradient, dispatched_bytes(shape, at),
+             items);
   share_rows(shape, at, CollectiveKind::AllGather, Pass::InputGradient, items);
   sort_rows(shape, at, Pass::InputGradient, items);
   grouped_backward(shape, at, expert_down(at), items);

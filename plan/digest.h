@@ -16,13 +16,13 @@ constexpr std::uint64_t fnv1a(std::string_view bytes) {
   return hash;
 }
 
-/// As 16 hexadecimal digits.
-inline std::string digest_text(std::string_view bytes) {
+/// 16 hexadecimal digits.
+inline std::string hexadecimal(std::uint64_t value) {
   constexpr char kHex[] = "0123456789abcdef";
   std::string text;
-  const std::uint64_t hash = fnv1a(bytes);
-  for (int shift = 60; shift >= 0; shift -= 4) text += kHex[(hash >> shift) & 15];
+  for (int shift = 60; shift >= 0; shift -= 4) text += kHex[(value >> shift) & 15];
   return text;
 }
+inline std::string digest_text(std::string_view bytes) { return hexadecimal(fnv1a(bytes)); }
 
 }  // namespace rehearse

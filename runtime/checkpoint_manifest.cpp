@@ -17,12 +17,6 @@ namespace {
   throw std::runtime_error(path.string() + ": " + reason);
 }
 
-std::string hexadecimal(std::uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
 /// The bits of a double: JSON has no infinities, and a sign of zero is easily lost.
 std::string bits_of(double value) {
   std::uint64_t bits = 0;

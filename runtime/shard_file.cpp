@@ -6,6 +6,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "plan/digest.h"
 #include "plan/ensure.h"
 #include "plan/json_document.h"
 #include "plan/write_file.h"
@@ -22,12 +23,6 @@ constexpr JsonLimits kHeaderLimits{.bytes = std::size_t{256} << 20, .values = 20
 
 [[noreturn]] void refuse(const std::filesystem::path& path, const std::string& reason) {
   throw std::runtime_error(path.string() + ": " + reason);
-}
-
-std::string hexadecimal(std::uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
 }
 
 JsonValue list_of(const std::vector<std::int64_t>& numbers) {

@@ -240,8 +240,7 @@ double Lowering::owned_parameters(const StageUnit& u) const {
   if (plan_.ep > 1)
     for (int v = 0; v < in_.schedule.chunks; ++v)
       experts += kinds_[u.kind].chunks[program_of(u.stage, v)].expert_parameters();
-  if (plan_.zero == 0) return stage_parameters(u);
-  return (stage_parameters(u) - experts) / sharing_ranks() + experts / expert_copies(plan_);
+  return rehearse::owned_parameters(plan_, stage_parameters(u), experts);
 }
 
 std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm) {

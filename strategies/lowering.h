@@ -14,6 +14,7 @@
 #include "strategies/lower.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
+#include "strategies/state_shares.h"
 
 namespace rehearse {
 
@@ -350,10 +351,8 @@ class Lowering {
   std::vector<int> context_members(int c) const;
   /// The ranks of a replica's stage that device d stands for.
   std::vector<InnerRank> inner_ranks(int d) const;
-  /// Ranks that hold copies of the same weights.
-  int data_ranks() const { return plan_.dp * plan_.cp; }
-  /// Ranks over which ZeRO shards what it shards.
-  int sharing_ranks() const { return shard_ranks(plan_) * plan_.cp; }
+  int data_ranks() const { return rehearse::data_ranks(plan_); }
+  int sharing_ranks() const { return rehearse::sharing_ranks(plan_); }
   int context_variants() const { return plan_.context_balanced ? 1 : context_devices_; }
   double gradient_bytes() const { return bytes_of(plan_.gradient_precision); }
   int last_chunk() const { return piece_count(in_.schedule) - 1; }

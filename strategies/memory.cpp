@@ -16,8 +16,8 @@
 
 #include "kernels/layer.h"
 #include "plan/ensure.h"
-#include "strategies/expert_groups.h"
 #include "strategies/split_backward.h"
+#include "strategies/state_shares.h"
 
 namespace rehearse {
 namespace {
@@ -39,6 +39,8 @@ double sum(const std::vector<SavedTensor>& tensors) {
   return bytes;
 }
 
+double saved_bytes(const LayerShape& layer) { return sum(layer_saved_tensors(layer)); }
+
 double communicator_bytes(int ranks) {
   if (ranks < 2) return 0;
   return ranks == 2 ? kPairCommunicatorBytes : kCommunicatorBytes;
@@ -46,7 +48,7 @@ double communicator_bytes(int ranks) {
 
 double framework_bytes(const Plan& plan) {
   return kContextBytes + kMatrixWorkspaceBytes + communicator_bytes(plan.tp) +
-         communicator_bytes(plan.cp) + communicator_bytes(plan.dp * plan.cp) +
+         communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
          communicator_bytes(plan.pp) + communicator_bytes(plan.ep);
 }
 
@@ -158,7 +160,8 @@ class MemoryModel {
     };
     part("weights", weight_bytes * (parameters / weight_shards() + gathered_parameters(stage)));
     // Products in fp8 hold their weights as they are and transposed beside the 16-bit ones.
-    part("fp8 weights", 2 * bytes_of(Precision::Fp8) * whole_share(stage) * fp8_parameters(stage));
+    part("fp8 weights", 2 * bytes_of(Precision::Fp8) * whole_share(stage) *
+                            sum_over_layers(stage, fp8_parameters_per_rank));
     const double whole_gradients = plan_.offload.gradients ? 0 : parameters / gradient_shards();
     part("gradients",
          bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
@@ -168,7 +171,8 @@ class MemoryModel {
     part("logits and loss", walk.peak().loss);
     part("workspace", walk.peak().workspace);
     // Of two layers, one at work and one on its way.
-    part("offload buffers", 2 * plan_.offload.activations * largest_saved(stage));
+    part("offload buffers",
+         2 * plan_.offload.activations * largest_over_layers(stage, saved_bytes));
     part("pipeline buffers", pipeline_buffer_bytes());
     part("framework", framework_bytes(plan_));
     memory.host_bytes = host_bytes(stage, actions);
@@ -187,27 +191,8 @@ class MemoryModel {
   }
   /// Parameters whose optimizer state a rank holds: of experts, only ranks with copies share.
   double owned_parameters(int stage) const {
-    const double parameters = stage_parameters(stage);
-    if (plan_.zero < 1) return parameters;
-    const double experts = plan_.ep > 1 ? stage_expert_parameters(stage) : 0;
-    return (parameters - experts) / (static_cast<double>(shard_ranks(plan_)) * plan_.cp) +
-           experts / expert_copies(plan_);
-  }
-  double stage_expert_parameters(int stage) const {
-    double count = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
-      for_each_layer(stage, chunk,
-                     [&](const LayerShape& layer) { count += expert_parameters_per_rank(layer); });
-    return count;
-  }
-
-  double largest_saved(int stage) const {
-    double largest = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
-      for_each_layer(stage, chunk, [&](const LayerShape& layer) {
-        largest = std::max(largest, sum(layer_saved_tensors(layer)));
-      });
-    return largest;
+    return rehearse::owned_parameters(plan_, stage_parameters(stage),
+                                      sum_over_layers(stage, expert_parameters_per_rank));
   }
 
   /// The host keeps master weights with its moments even where layers compute in fp32.
@@ -221,7 +206,7 @@ class MemoryModel {
       for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
         for_each_layer(stage, chunk, [&](const LayerShape& layer) {
           layers[static_cast<std::size_t>(chunk)].saved +=
-              plan_.offload.activations * sum(layer_saved_tensors(layer));
+              plan_.offload.activations * saved_bytes(layer);
         });
       StageWalk walk(std::move(layers));
       walk.run(actions);
@@ -230,18 +215,13 @@ class MemoryModel {
     return bytes;
   }
 
-  double weight_shards() const { return plan_.zero >= 3 ? shard_ranks(plan_) * plan_.cp : 1; }
+  double weight_shards() const { return plan_.zero >= 3 ? sharing_ranks(plan_) : 1; }
   /// Gradients are kept in shards where each micro-batch's are reduced at once.
   double gradient_shards() const {
-    return plan_.zero >= 2 && plan_.reduce_every_micro_batch ? shard_ranks(plan_) * plan_.cp : 1;
+    return plan_.zero >= 2 && plan_.reduce_every_micro_batch ? sharing_ranks(plan_) : 1;
   }
   double largest_layer(int stage) const {
-    double largest = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
-      for_each_layer(stage, chunk, [&](const LayerShape& layer) {
-        largest = std::max(largest, layer_parameters_per_rank(layer));
-      });
-    return largest;
+    return largest_over_layers(stage, layer_parameters_per_rank);
   }
   /// Share of a stage's layers whose weights are whole on a rank: with ZeRO-3 the one at work and
   /// those gathered ahead.
@@ -302,20 +282,23 @@ class MemoryModel {
     const int first = std::accumulate(layers_.begin(), layers_.begin() + piece, 0);
     for (int i = 0; i < layers_of(stage, chunk); ++i) visit(shape_of_layer(shape_, first + i, i));
   }
-
-  double fp8_parameters(int stage) const {
-    double count = 0;
+  /// What `of` says of each layer of a stage: its sum and its largest.
+  double sum_over_layers(int stage, double (*of)(const LayerShape&)) const {
+    double total = 0;
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      for_each_layer(stage, chunk, [&](const LayerShape& layer) { total += of(layer); });
+    return total;
+  }
+  double largest_over_layers(int stage, double (*of)(const LayerShape&)) const {
+    double largest = 0;
     for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
       for_each_layer(stage, chunk,
-                     [&](const LayerShape& layer) { count += fp8_parameters_per_rank(layer); });
-    return count;
+                     [&](const LayerShape& layer) { largest = std::max(largest, of(layer)); });
+    return largest;
   }
 
   double stage_parameters(int stage) const {
-    double count = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
-      for_each_layer(stage, chunk,
-                     [&](const LayerShape& layer) { count += layer_parameters_per_rank(layer); });
+    double count = sum_over_layers(stage, layer_parameters_per_rank);
     if (holds_first(stage)) count += embedding_parameters_per_rank(shape_);
     if (holds_last(stage)) count += head_parameters_per_rank(shape_, head_has_table());
     return count;
@@ -327,7 +310,7 @@ class MemoryModel {
     for (int c = 0; c < schedule_.chunks; ++c) {
       ChunkBytes chunk;
       for_each_layer(stage, c, [&](const LayerShape& layer) {
-        chunk.saved += share * sum(layer_saved_tensors(layer));
+        chunk.saved += share * saved_bytes(layer);
         chunk.kept_for_weights += layer_kept_for_weights_bytes(layer);
         chunk.workspace = std::max(chunk.workspace, layer_backward_workspace_bytes(layer));
       });
