@@ -10,6 +10,14 @@ import torch
 import torch.nn.functional as F
 
 
+def as_float(number):
+    """Scalars of operator calls are floats: the double nearest to one is none of them."""
+    return torch.tensor(number, dtype=torch.float32).item()
+
+
+EPSILON = as_float(1e-5)
+
+
 def read_tensors(path):
     tensors = {}
     with open(path) as file:
@@ -23,8 +31,8 @@ def read_tensors(path):
 def norm(x, weights, name, kind):
     if kind == "gpt":
         width = (x.shape[-1],)
-        return F.layer_norm(x, width, weights[name + ".weight"], weights[name + ".bias"], 1e-5)
-    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * weights[name + ".weight"]
+        return F.layer_norm(x, width, weights[name + ".weight"], weights[name + ".bias"], EPSILON)
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + EPSILON) * weights[name + ".weight"]
 
 
 def linear(x, weights, name):
@@ -37,8 +45,9 @@ def rotate(x):
     places = torch.arange(x.shape[-2], dtype=torch.float64)
     rates = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angles = places[:, None] * rates[None, :]
+    cosine, sine = angles.cos(), angles.sin()
     a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1)
+    return torch.cat([a * cosine - b * sine, b * cosine + a * sine], -1)
 
 
 def attention(qkv, heads, kv_heads, kind):
@@ -50,7 +59,7 @@ def attention(qkv, heads, kv_heads, kind):
         q, k = rotate(q), rotate(k)
     k = k.repeat_interleave(heads // kv_heads, 1)
     v = v.repeat_interleave(heads // kv_heads, 1)
-    scores = q @ k.transpose(-1, -2) / math.sqrt(d)
+    scores = q @ k.transpose(-1, -2) * as_float(1 / math.sqrt(d))
     mask = torch.full((tokens, tokens), float("-inf"), dtype=torch.float64).triu(1)
     out = torch.softmax(scores + mask, -1) @ v
     return out.transpose(1, 2).reshape(batch, tokens, heads * d)
