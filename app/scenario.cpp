@@ -9,6 +9,7 @@
 #include "app/scenario_table.h"
 #include "app/variants.h"
 #include "kernels/profile_file.h"
+#include "plan/choice_tables.h"
 #include "plan/noun_tables.h"
 
 namespace rehearse {
@@ -25,6 +26,7 @@ std::string plan_label(const Plan& plan) {
   const auto add_size = [&add](const char* what, int value, int unsaid) {
     if (value != unsaid) add(what + std::to_string(value));
   };
+  if (plan.framework != plain.framework) add(name_of(framework_names(), plan.framework));
   add_size("dp ", plan.dp, plain.dp);
   add_size("tp ", plan.tp, plain.tp);
   add_size("cp ", plan.cp, plain.cp);

@@ -4,6 +4,17 @@
 
 namespace rehearse {
 
+const Names<Framework>& framework_names() {
+  static const Names<Framework> names{{"generic", Framework::Generic},
+                                      {"megatron", Framework::Megatron},
+                                      {"megatron-deepspeed", Framework::MegatronDeepspeed},
+                                      {"llm-foundry-fsdp", Framework::LlmFoundryFsdp},
+                                      {"fsdp", Framework::LlmFoundryFsdp},
+                                      {"torchtitan", Framework::Torchtitan},
+                                      {"nanotron", Framework::Nanotron}};
+  return names;
+}
+
 const Names<ContextKind>& context_names() {
   static const Names<ContextKind> names = {{"ring", ContextKind::Ring},
                                            {"all-to-all", ContextKind::AllToAll}};

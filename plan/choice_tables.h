@@ -7,6 +7,7 @@
 namespace rehearse {
 
 /// Spellings and tables of the parts of Model, Plan and Workload.
+const Names<Framework>& framework_names();
 const Names<ContextKind>& context_names();
 const Names<Aggregation>& aggregation_names();
 const Names<Synchrony>& synchrony_names();

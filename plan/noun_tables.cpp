@@ -60,7 +60,21 @@ void check_model(Model& model, ObjectCheck& check) {
   check_mixture(model, check);
 }
 
-void check_plan_choices(const Plan& plan, ObjectCheck& check) {
+/// Remembers what the file says of itself: nobody's default replaces it.
+void note_stated(Plan& plan, const ObjectCheck& check) {
+  plan.stated.clear();
+  for (const Field& field : plan_table().fields()) {
+    const JsonValue* value = check.value(field.key);
+    if (!value) continue;
+    plan.stated.push_back(field.key);
+    if (value->is_object())
+      for (const JsonMember& member : value->members)
+        plan.stated.push_back(field.key + "/" + member.key);
+  }
+}
+
+void check_plan_choices(Plan& plan, ObjectCheck& check) {
+  note_stated(plan, check);
   const JsonValue* schedule = check.value("schedule");
   if (schedule && schedule->text == "interleaved-1f1b" && plan.virtual_stages < 2)
     check.problem("schedule", "interleaving needs virtual_stages of at least 2",
@@ -240,6 +254,10 @@ const FieldTable<Plan>& plan_table() {
       FieldTable<Plan>("plan", "How the model is spread over ranks, and in what order it works")
           .text("name", &Plan::name, "what reports call it")
           .default_note("from its sizes")
+          .choice(
+              "framework", &Plan::framework, framework_names(),
+              "training program: its defaults where nothing is said, and what it adds to a step")
+          .omit_default()
           .integer("dp", &Plan::dp, {0, kMostRanks}, "data-parallel replicas")
           .default_note("all GPUs that tp·cp·pp leave")
           .integer("tp", &Plan::tp, {1, kMostRanks}, "tensor-parallel ranks")

@@ -75,6 +75,10 @@ struct Plan {
   /// Explicit order of work, one text a stage: "F0 F1 B0 …" (see plan_file.h); empty: the
   /// schedule's.
   std::vector<std::string> actions;
+  /// Whose defaults hold where the plan says nothing, and whose costs beside kernels.
+  Framework framework = Framework::Generic;
+  /// Fields that the file says itself ("dropout", "overlap/gradients"): no default replaces them.
+  std::vector<std::string> stated;
 };
 
 /// Ranks the plan needs. REQUIRES: dp resolved.

@@ -4,6 +4,16 @@
 
 namespace rehearse {
 
+/// Training programs, for what a plan does not say; Generic: none.
+enum class Framework : std::uint8_t {
+  Generic,
+  Megatron,
+  MegatronDeepspeed,
+  LlmFoundryFsdp,
+  Torchtitan,
+  Nanotron,
+};
+
 /// Which transfers may run beside computation. Off means the computation waits for them.
 struct Overlap {
   bool gradients = true;    ///< gradient reduction beside the last micro-batch's backward

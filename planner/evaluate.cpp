@@ -13,6 +13,8 @@
 #include "plan/plan_schedule.h"
 #include "plan/rank_map.h"
 #include "planner/evidence.h"
+#include "planner/framework_defaults.h"
+#include "planner/framework_memory.h"
 #include "planner/gpu_costs.h"
 #include "sim/mixed_steps.h"
 #include "sim/simulate.h"
@@ -93,7 +95,11 @@ class Evaluation {
  public:
   Evaluation(const Model& model, const Workload& workload, const Cluster& cluster,
              const EvaluationOptions& options)
-      : model_(model), workload_(workload), cluster_(cluster), options_(options) {
+      : model_(model),
+        workload_(workload),
+        cluster_(cluster),
+        options_(options),
+        framework_(options.framework) {
     if (workload_.seq_len == 0) workload_.seq_len = model.max_seq_len;
   }
 
@@ -113,7 +119,9 @@ class Evaluation {
  private:
   /// False where the plan cannot be.
   bool prepare(const Plan& plan) {
-    outcome_.plan = resolve(plan, cluster_.gpu_count());
+    outcome_.plan = plan;
+    take_up_framework();
+    outcome_.plan = resolve(outcome_.plan, cluster_.gpu_count());
     outcome_.faults = plan_faults(outcome_.plan, model_, workload_, cluster_.gpu_count());
     add_precision_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
     add_host_link_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
@@ -125,6 +133,21 @@ class Evaluation {
     fill_memory();
     check_host_memory();
     return outcome_.faults.empty();
+  }
+
+  /// A plan that names its framework has that one's defaults and costs. The first GPU speaks for
+  /// all: frameworks are set up once for a whole run.
+  void take_up_framework() {
+    Plan& plan = outcome_.plan;
+    if (plan.framework == Framework::Generic) return;
+    const GpuSpec& gpu = cluster_.spec().groups.front().node.gpu;
+    framework_sentences_ = fill_framework_defaults(plan, gpu);
+    const FrameworkCosts given = framework_;
+    framework_ = framework_costs(plan.framework, plan, gpu);
+    framework_.computing = given.computing;
+    framework_.host = given.host;
+    for (std::string& sentence : framework_cost_sentences(plan.framework, framework_))
+      framework_sentences_.push_back(std::move(sentence));
   }
 
   /// Each GPU of a node may be of the stage that leaves the most to its host.
@@ -151,6 +174,8 @@ class Evaluation {
     ensure(memory.size() == capacities.size(), "memory is told for each stage");
     for (std::size_t s = 0; s < memory.size(); ++s) {
       const double capacity = capacities[s];
+      if (outcome_.plan.framework != Framework::Generic)
+        add_framework_memory(memory[s], model_, outcome_.plan, workload_.seq_len, framework_);
       if (memory[s].total_bytes() > capacity) outcome_.fits = false;
       outcome_.stages.push_back({.stage = static_cast<int>(s),
                                  .time = {},
@@ -162,11 +187,10 @@ class Evaluation {
   /// One cost model a node group, made when first asked for.
   const std::vector<const CostModel*>& cost_models() {
     if (!cost_models_.empty()) return cost_models_;
-    const double launch_s =
-        host_launch_s(options_.framework, model_, outcome_.plan, workload_.seq_len);
+    const double launch_s = host_launch_s(framework_, model_, outcome_.plan, workload_.seq_len);
     for (const NodeGroup& group : cluster_.spec().groups) {
       owned_models_.push_back(framework_cost_model(
-          gpu_cost_model(group.node.gpu, options_.profile_files), options_.framework, launch_s));
+          gpu_cost_model(group.node.gpu, options_.profile_files), framework_, launch_s));
       logs_.push_back(std::make_unique<EvidenceLog>(*owned_models_.back()));
       cost_models_.push_back(logs_.back().get());
     }
@@ -196,7 +220,7 @@ class Evaluation {
     const Stopwatch simulation;
     SimulationOptions simulation_options;
     simulation_options.interference.compute_share = step.compute_share;
-    simulation_options.host_step_s = options_.framework.host * options_.framework.step_host_s;
+    simulation_options.host_step_s = framework_.host * framework_.step_host_s;
     const Updates& updates = outcome_.plan.updates;
     const bool at_own_pace = updates.synchrony != Synchrony::Synchronous && outcome_.plan.dp > 1;
     const int warm_up = updates.synchrony == Synchrony::BoundedStale
@@ -221,7 +245,9 @@ class Evaluation {
     if (options_.keep_timeline) outcome_.timeline = expand_timeline(step.graph, record);
     outcome_.phases.simulation_s = simulation.seconds();
 
-    outcome_.assumptions = std::move(step.assumptions);
+    outcome_.assumptions = std::move(framework_sentences_);
+    for (std::string& sentence : step.assumptions)
+      outcome_.assumptions.push_back(std::move(sentence));
     outcome_.executed_flops = step.executed_flops;
     fill_evidence(step.seconds_by_source);
     say_evidence(step.seconds_by_source);
@@ -307,7 +333,7 @@ class Evaluation {
   }
 
   void say_calibration() {
-    const FrameworkCosts& framework = options_.framework;
+    const FrameworkCosts& framework = framework_;
     if (framework.computing == 1 && framework.host == 1) return;
     char text[160];
     std::snprintf(text, sizeof text,
@@ -320,6 +346,8 @@ class Evaluation {
   Workload workload_;
   const Cluster& cluster_;
   const EvaluationOptions& options_;
+  FrameworkCosts framework_;  ///< the options', or those of the framework that the plan names
+  std::vector<std::string> framework_sentences_;
   PlanOutcome outcome_;
   Schedule schedule_;
   std::vector<std::unique_ptr<CostModel>> owned_models_;

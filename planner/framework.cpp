@@ -78,16 +78,6 @@ constexpr double kEagerLoss = 38.0 / 26;
 
 }  // namespace
 
-const Names<Framework>& framework_names() {
-  static const Names<Framework> names{{"generic", Framework::Generic},
-                                      {"megatron", Framework::Megatron},
-                                      {"megatron-deepspeed", Framework::MegatronDeepspeed},
-                                      {"llm-foundry-fsdp", Framework::LlmFoundryFsdp},
-                                      {"torchtitan", Framework::Torchtitan},
-                                      {"nanotron", Framework::Nanotron}};
-  return names;
-}
-
 FrameworkCosts framework_costs(Framework framework, const Plan& plan, const GpuSpec& gpu) {
   FrameworkCosts costs;
   const bool hopper = gpu.compute_capability == kHopper;

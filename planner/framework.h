@@ -4,23 +4,12 @@
 #include <string>
 
 #include "kernels/cost_model.h"
-#include "plan/field_table.h"
+#include "plan/choice_tables.h"
 #include "plan/model.h"
 #include "plan/plan.h"
 #include "topologies/hardware.h"
 
 namespace rehearse {
-
-/// Training programs that published runs were made with; Generic: not stated.
-enum class Framework : std::uint8_t {
-  Generic,
-  Megatron,
-  MegatronDeepspeed,
-  LlmFoundryFsdp,
-  Torchtitan,
-  Nanotron,
-};
-const Names<Framework>& framework_names();
 
 /// What a framework's own memory figure counts.
 enum class MemoryFigure : std::uint8_t {

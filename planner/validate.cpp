@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "kernels/layer.h"
 #include "plan/ensure.h"
 #include "plan/json_document.h"
 #include "plan/units.h"
+#include "planner/framework_memory.h"
 #include "planner/worker_pool.h"
 
 namespace rehearse {
@@ -45,61 +45,6 @@ std::vector<Contribution> contributions_of(const PlanOutcome& outcome) {
   return parts;
 }
 
-/// Bytes of a stage: what stays between steps, what a step adds, context and libraries.
-struct StageBytes {
-  double standing = 0, passing = 0, beside = 0;
-};
-
-/// What a step adds at the loss, where a framework keeps more copies of the logits than the model
-/// of memory has; 0 where it does not, or the stage has no loss.
-double at_the_loss(const StageMemory& memory, const MeasuredRun& run, const FrameworkCosts& costs) {
-  if (costs.logit_bytes <= 0) return 0;
-  double bytes = 0;
-  for (const MemoryPart& part : memory.parts)
-    if (part.name == "activations") bytes = part.bytes;
-  const LayerShape shape = layer_shape(run.model, run.plan, run.workload.seq_len);
-  const double vocabulary = shape.padded_vocab / (shape.vocabulary_parallel ? shape.tp : 1.0);
-  for (const SavedTensor& tensor : head_saved_tensors(shape)) bytes += tensor.bytes;
-  return bytes + head_workspace_bytes(shape) +
-         costs.logit_bytes * static_cast<double>(shape.tokens()) * vocabulary;
-}
-
-/// Inputs of the two column-parallel products of each layer that stay gathered, beside the splits
-/// that the model of memory has; an even split of layers.
-double gathered_inputs(const StageMemory& memory, const MeasuredRun& run,
-                       const FrameworkCosts& costs) {
-  const LayerShape shape = layer_shape(run.model, run.plan, run.workload.seq_len);
-  if (!costs.keeps_gathered_inputs || !shape.sequence_parallel) return 0;
-  const int chunks = run.plan.pp * run.plan.virtual_stages;
-  const int layers = (run.model.layers + chunks - 1) / chunks;
-  const double split = boundary_bytes(shape);
-  return memory.in_flight * layers * 2 * split * (shape.tp - 1);
-}
-
-StageBytes bytes_of_stage(const StageMemory& memory, const MeasuredRun& run,
-                          const FrameworkCosts& costs) {
-  const Plan& plan = run.plan;
-  StageBytes bytes;
-  double parameters = 0;
-  for (const MemoryPart& part : memory.parts) {
-    const bool stays = part.name == "weights" || part.name == "fp8 weights" ||
-                       part.name == "gradients" || part.name == "optimizer";
-    (part.name == "framework" ? bytes.beside
-     : stays                  ? bytes.standing
-                              : bytes.passing) += part.bytes;
-    if (part.name == "gradients") parameters = part.bytes / bytes_of(plan.gradient_precision);
-  }
-  if (memory.stage == run.plan.pp - 1)
-    bytes.passing = std::max(bytes.passing, at_the_loss(memory, run, costs));
-  bytes.passing += gathered_inputs(memory, run, costs);
-  // Buckets of gradients; with sharded states a copy on their way in and out as well.
-  const double buffer = costs.reduction_buffer_bytes * parameters;
-  if (plan.dp > 1) bytes.standing += buffer;
-  if (plan.zero > 0 && plan.dp > 1) bytes.standing += buffer * (1 + 1.0 / plan.dp);
-  if (plan.pp > 1) bytes.standing += buffer;
-  return bytes;
-}
-
 double memory_figure(MemoryFigure figure, const StageBytes& bytes, double reserved) {
   switch (figure) {
     case MemoryFigure::Allocated:
@@ -117,9 +62,9 @@ double memory_figure(MemoryFigure figure, const StageBytes& bytes, double reserv
 void fill_memory(const PlanOutcome& outcome, const MeasuredRun& run, const FrameworkCosts& costs,
                  RunPrediction& prediction) {
   for (const StageReport& stage : outcome.stages) {
-    const StageBytes bytes = bytes_of_stage(stage.memory, run, costs);
-    const double tensors = bytes.standing + bytes.passing * (1 + costs.activation_overhead);
-    const double reserved = tensors * (1 + costs.fragmentation);
+    const StageBytes bytes =
+        framework_bytes_of_stage(stage.memory, run.model, run.plan, run.workload.seq_len, costs);
+    const double reserved = reserved_bytes(bytes, costs);
     prediction.memory_bytes =
         std::max(prediction.memory_bytes, memory_figure(costs.memory_figure, bytes, reserved));
     if (reserved + bytes.beside <= prediction.device_bytes) continue;
