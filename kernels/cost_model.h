@@ -2,7 +2,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "kernels/collective_curve.h"
 #include "kernels/operator.h"
 
 namespace rehearse {
@@ -48,6 +50,11 @@ class CostModel {
   virtual double launch_s() const = 0;
   /// One line for the list of assumptions.
   virtual std::string description() const = 0;
+  /// Measured collectives among the GPUs of one node; none where nobody measured them.
+  virtual const std::vector<CollectiveCurve>& collectives() const {
+    static const std::vector<CollectiveCurve> none;
+    return none;
+  }
 };
 
 /// The documented roofline used until a GPU has a measured profile; formulas in gemm_time.h and

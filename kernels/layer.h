@@ -68,6 +68,9 @@ enum class CollectiveKind : std::uint8_t {
   AllToAll,
   SendReceive,
 };
+inline constexpr CollectiveKind kCollectiveKinds[] = {
+    CollectiveKind::AllReduce, CollectiveKind::AllGather, CollectiveKind::ReduceScatter,
+    CollectiveKind::Broadcast, CollectiveKind::AllToAll,  CollectiveKind::SendReceive};
 const char* collective_name(CollectiveKind kind);
 
 /// Ranks that a layer's collectives join.

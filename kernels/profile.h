@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/collective_curve.h"
 #include "kernels/cost_model.h"
 #include "kernels/gpu_generation.h"
 #include "kernels/operator.h"
@@ -114,6 +115,8 @@ struct Profile {
   std::vector<AttentionFit> attention;
   std::vector<MemoryFit> memory;
   std::vector<ProfileSample> samples;
+  /// Of several of these GPUs in one node. They stand for the GPU they were measured on alone.
+  std::vector<CollectiveCurve> collectives;
 };
 
 /// Prices operators of `device` by the profile of the same GPU, or scales those of another: rates

@@ -88,6 +88,10 @@ class ProfileCostModel final : public CostModel {
 
   double launch_s() const override { return profile_.launch_s.value; }
 
+  const std::vector<CollectiveCurve>& collectives() const override {
+    return scaled_ ? CostModel::collectives() : profile_.collectives;
+  }
+
   std::string description() const override {
     std::string text = "operator costs: profile " + profile_.gpu + "." + profile_.stack;
     if (scaled_) text += ", scaled to " + device_.gpu + " by the data sheets";

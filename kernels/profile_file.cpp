@@ -21,6 +21,12 @@ void check_profile(Profile& profile, ObjectCheck& check) {
       if (profile.attention[i].precision == profile.attention[j].precision)
         check.problem("attention", "two fits of attention have the same precision",
                       "keep one of them");
+  for (std::size_t i = 0; i < profile.collectives.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (profile.collectives[i].collective == profile.collectives[j].collective &&
+          profile.collectives[i].ranks == profile.collectives[j].ranks)
+        check.problem("collectives", "two curves are of the same collective among as many ranks",
+                      "keep one of them");
   profile.device.gpu = profile.gpu;
 }
 
@@ -49,6 +55,9 @@ const FieldTable<Profile>& profile_table() {
                    "operators bound by memory")
           .objects("samples", &Profile::samples, profile_sample_table(), {0, 1e6},
                    "operators that are priced as they were measured")
+          .omit_default()
+          .objects("collectives", &Profile::collectives, collective_curve_table(), {0, 1000},
+                   "collectives inside a node that take what was measured")
           .omit_default()
           .check(check_profile);
   return table;

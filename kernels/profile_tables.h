@@ -14,6 +14,7 @@ const FieldTable<GemmFit>& gemm_fit_table();
 const FieldTable<AttentionFit>& attention_fit_table();
 const FieldTable<MemoryFit>& memory_fit_table();
 const FieldTable<ProfileSample>& profile_sample_table();
+const FieldTable<CollectiveCurve>& collective_curve_table();
 
 /// Spellings of sources of costs: "measured", …
 const Names<CostSource>& cost_source_names();

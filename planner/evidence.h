@@ -19,6 +19,7 @@ class EvidenceLog final : public CostModel {
   Cost cost(const Operator& op) const override;
   double launch_s() const override { return prices_.launch_s(); }
   std::string description() const override { return prices_.description(); }
+  const std::vector<CollectiveCurve>& collectives() const override { return prices_.collectives(); }
 
   struct Entry {
     Operator op;

@@ -23,6 +23,7 @@ class FrameworkCostModel final : public CostModel {
   }
   double launch_s() const override { return launch_s_; }
   std::string description() const override { return costs_->description(); }
+  const std::vector<CollectiveCurve>& collectives() const override { return costs_->collectives(); }
 
  private:
   Cost habitual(const Operator& op) const {

@@ -70,6 +70,7 @@ class SharedCostModel final : public CostModel {
   Cost cost(const Operator& op) const override { return shared_.cost(op); }
   double launch_s() const override { return shared_.launch_s(); }
   std::string description() const override { return shared_.description(); }
+  const std::vector<CollectiveCurve>& collectives() const override { return shared_.collectives(); }
 
  private:
   const CostModel& shared_;

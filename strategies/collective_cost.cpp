@@ -177,20 +177,33 @@ const char* protocol_name(CollectiveProtocol protocol) {
   return "";
 }
 
-CollectiveChoice nccl_choice(CollectiveKind kind, const CommunicatorShape& shape, double bytes) {
-  ensure(bytes > 0, "a collective moves something");
-  const NcclGraphs graphs = nccl_graphs(shape);
-  const Call call{kind, shape, graphs, bytes};
-  if (is_point_to_point(kind)) return point_to_point(call);
-  const NcclPrediction nccl = nccl_fastest(kind, shape, graphs, bytes);
-  if (shape.nodes > 1) return across_nodes(call, nccl);
-  const bool has_curve = graphs.intra_is_nvlink && nccl.algorithm != Algorithm::Tree;
+namespace {
+
+CollectiveChoice modelled(const Call& call) {
+  if (is_point_to_point(call.kind)) return point_to_point(call);
+  const NcclPrediction nccl = nccl_fastest(call.kind, call.shape, call.graphs, call.bytes);
+  if (call.shape.nodes > 1) return across_nodes(call, nccl);
+  const bool has_curve = call.graphs.intra_is_nvlink && nccl.algorithm != Algorithm::Tree;
   if (!has_curve)
     return choice_of(call, nccl.algorithm, nccl.protocol, nccl.latency_s,
                      1 / nccl.bandwidth_bytes_per_s);
   const CurveTime time = call.local(nccl.algorithm, nccl.protocol);
   return choice_of(call, nccl.algorithm, nccl.protocol, time.start_s + time.ramp_s,
                    time.per_byte_s);
+}
+
+}  // namespace
+
+CollectiveChoice nccl_choice(CollectiveKind kind, const CommunicatorShape& shape, double bytes) {
+  ensure(bytes > 0, "a collective moves something");
+  const NcclGraphs graphs = nccl_graphs(shape);
+  CollectiveChoice choice = modelled({kind, shape, graphs, bytes});
+  if (shape.nodes > 1 || shape.measured == nullptr) return choice;
+  if (const auto time = measured_collective(*shape.measured, kind, shape.ranks(), bytes)) {
+    choice.latency_s = time->start_s;
+    choice.bandwidth_bytes_per_s = 1 / time->per_byte_s;
+  }
+  return choice;
 }
 
 }  // namespace rehearse

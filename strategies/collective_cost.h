@@ -1,8 +1,9 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
-#include "kernels/layer.h"
+#include "kernels/collective_curve.h"
 
 namespace rehearse {
 
@@ -25,6 +26,8 @@ struct CommunicatorShape {
   int nics_per_node = 1;                 ///< that the communicator's ranks can use together
   double nic_latency_s = 0;              ///< of the whole way from a GPU to one of another node
   bool amd_host = false;  ///< NCCL tunes some protocols by the vendor of the host's CPU
+  /// Collectives measured in a node of these GPUs; nothing: the model's.
+  const std::vector<CollectiveCurve>* measured = nullptr;
   int ranks() const { return nodes * ranks_per_node; }
 };
 
@@ -46,7 +49,8 @@ struct CollectiveChoice {
 /// up to a third too short for messages of a few MiB. Inside one NVLink domain the time comes
 /// from curves fitted to measurements (local_curve.h), over PCIe and between nodes from NCCL's
 /// latencies and the NICs' payload rate; sends and all-to-alls, which NCCL does not tune, from
-/// the rates of their links. Takes 1 to 2 µs.
+/// the rates of their links. A curve that was measured on the node at hand goes before all of them.
+/// Takes 1 to 2 µs.
 /// `bytes`: see LayerItem (all-to-all: what a rank holds before; send: the message).
 /// REQUIRES: ranks ≥ 2, bytes > 0, and NICs where nodes > 1.
 CollectiveChoice nccl_choice(CollectiveKind kind, const CommunicatorShape& shape, double bytes);

@@ -201,8 +201,9 @@ GroupPrices price_group(const LayerShape& shape, const CostModel& costs, const C
                         const std::vector<GpuId>& gpus, const std::vector<GpuId>& context) {
   std::vector<std::string> names;
   Labels labels(names);
-  const CommunicatorShape tensor = communicator_shape(cluster, gpus);
-  const CommunicatorShape ring = communicator_shape(cluster, context);
+  CommunicatorShape tensor = communicator_shape(cluster, gpus);
+  CommunicatorShape ring = communicator_shape(cluster, context);
+  tensor.measured = ring.measured = &costs.collectives();
   const auto collective_s = [&](const LayerItem& item) {
     const bool is_context = item.group == CommGroup::Context;
     if ((is_context ? context : gpus).size() < 2) return 0.0;

@@ -152,7 +152,7 @@ std::size_t Lowering::unit_kind(int replica_class, int stage) {
               cluster_.spec().groups[static_cast<std::size_t>(slowest)].node.gpu.bf16_flops)
         slowest = candidate;
     }
-    nodes = std::max(nodes, local ? 1 : communicator_shape(cluster_, group).nodes);
+    nodes = std::max(nodes, local ? 1 : communicator(group).nodes);
   }
   const auto [at, is_new] =
       kind_index_.try_emplace(std::tuple{slowest, local, nodes}, kinds_.size());
@@ -164,6 +164,13 @@ std::size_t Lowering::unit_kind(int replica_class, int stage) {
     kinds_.push_back(std::move(kind));
   }
   return at->second;
+}
+
+CommunicatorShape Lowering::communicator(const std::vector<GpuId>& ranks) const {
+  CommunicatorShape shape = communicator_shape(cluster_, ranks);
+  const int group = group_of_node_[static_cast<std::size_t>(cluster_.node_of(ranks.front()))];
+  shape.measured = &in_.cost_models[static_cast<std::size_t>(group)]->collectives();
+  return shape;
 }
 
 double Lowering::latency_before_flows(const std::string& name, const std::vector<GpuId>& group,
@@ -179,8 +186,7 @@ double Lowering::latency_before_flows(const std::string& name, const std::vector
 double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
                                 CollectiveKind collective, double bytes) {
   const std::vector<GpuId> group = tensor_group(replicas.front(), 0, stage);
-  const CollectiveChoice choice =
-      nccl_choice(collective, communicator_shape(cluster_, group), bytes);
+  const CollectiveChoice choice = nccl_choice(collective, communicator(group), bytes);
   if (kind.is_local) return choice.seconds(bytes);
   const std::string name = "tensor " + std::to_string(replicas.front()) + " " +
                            std::to_string(stage) + " " + collective_name(collective) + " " +

@@ -64,8 +64,7 @@ Task Lowering::layer_task(StageUnit& u, const Piece& piece, int member) {
   const std::vector<GpuId> group = tensor_group(replicas.front(), member, u.stage);
   if (kinds_[u.kind].is_local)
     task.seconds = std::max(
-        0.0, nccl_choice(piece.collective, communicator_shape(cluster_, group), piece.bytes)
-                     .seconds(piece.bytes) -
+        0.0, nccl_choice(piece.collective, communicator(group), piece.bytes).seconds(piece.bytes) -
                  piece.hidden_s);
   else
     put_on_network(task,
@@ -77,8 +76,7 @@ Task Lowering::layer_task(StageUnit& u, const Piece& piece, int member) {
 
 void Lowering::put_on_network(Task& task, const std::string& name,
                               const std::vector<std::vector<GpuId>>& groups, CollectiveKind kind) {
-  const CollectiveChoice choice =
-      nccl_choice(kind, communicator_shape(cluster_, groups.front()), task.bytes);
+  const CollectiveChoice choice = nccl_choice(kind, communicator(groups.front()), task.bytes);
   const std::string whole_name =
       name + " " + collective_name(kind) + " " + algorithm_name(choice.algorithm);
   task.seconds = latency_before_flows(whole_name, groups.front(), kind, choice, task.bytes);
@@ -319,7 +317,7 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, 
   const GpuId near = gpu(first, replicas.front(), from.stage);
   const GpuId far = gpu(first, replicas.front(), to.stage);
   const double bytes = boundary_bytes(shape_);
-  const CommunicatorShape shape = communicator_shape(cluster_, {near, far});
+  const CommunicatorShape shape = communicator({near, far});
   Task task;
   task.kind = TaskKind::Comm;
   task.comm = CommKind::Pipeline;

@@ -7,6 +7,18 @@
 #include "strategies/lowering.h"
 
 namespace rehearse {
+namespace {
+
+/// "all_reduce among 2, all_gather among 2".
+std::string curve_list(const std::vector<CollectiveCurve>& curves) {
+  std::string list;
+  for (const CollectiveCurve& curve : curves)
+    list += fmt::format("{}{} among {}", list.empty() ? "" : ", ",
+                        collective_name(curve.collective), curve.ranks);
+  return list;
+}
+
+}  // namespace
 
 void Lowering::state_update_assumptions() {
   const Updates& updates = plan_.updates;
@@ -62,6 +74,9 @@ void Lowering::state_assumptions() {
     say.push_back(fmt::format(
         "{}: {}", cluster_.spec().groups.empty() ? "GPU" : cluster_.spec().groups[g].node.gpu.name,
         costs[g]->description()));
+  for (const CostModel* model : costs)
+    if (const std::string curves = curve_list(model->collectives()); !curves.empty())
+      say.push_back("collectives inside a node take what was measured: " + curves);
   state_data_assumptions();
   if (plan_.pp > 1)
     say.push_back(plan_.overlap.pipeline ? "stages go on while their sends are under way"

@@ -37,8 +37,7 @@ void Lowering::time_ring_hop(Task& task, const std::vector<std::vector<GpuId>>& 
   double slowest_s = -1;
   for (const PhysicalFlow& edge : edges(groups.front())) {
     const CollectiveChoice choice =
-        nccl_choice(CollectiveKind::SendReceive, communicator_shape(cluster_, {edge.from, edge.to}),
-                    task.bytes);
+        nccl_choice(CollectiveKind::SendReceive, communicator({edge.from, edge.to}), task.bytes);
     if (choice.seconds(task.bytes) <= slowest_s) continue;
     slowest = choice;
     slowest_s = choice.seconds(task.bytes);
@@ -69,8 +68,7 @@ Task Lowering::context_task(const StageUnit& u, const Piece& piece, int t) {
   task.bytes = task.rank_bytes = piece.bytes;
   const std::string name = "context " + std::to_string(replicas.front()) + " " +
                            std::to_string(u.stage) + " " + std::to_string(t);
-  const CollectiveChoice choice =
-      nccl_choice(piece.collective, communicator_shape(cluster_, group), piece.bytes);
+  const CollectiveChoice choice = nccl_choice(piece.collective, communicator(group), piece.bytes);
   if (piece.collective == CollectiveKind::SendReceive)
     time_ring_hop(task, groups, name + " ring");
   else if (is_local(cluster_, group))

@@ -38,7 +38,7 @@ std::vector<int> Lowering::expert_teams_of(const StageUnit& u) const {
 /// Latency and flows of a dispatch or combine of a group on several nodes.
 void Lowering::put_experts_on_network(const StageUnit& u, const std::vector<GpuId>& group,
                                       Task& task) {
-  const CommunicatorShape shape = communicator_shape(cluster_, group);
+  const CommunicatorShape shape = communicator(group);
   const Experts& experts = in_.model.experts;
   const ExpertTraffic traffic = expert_traffic({.ranks = plan_.ep,
                                                 .nodes = shape.nodes,
@@ -67,7 +67,7 @@ Task Lowering::expert_task(const StageUnit& u, const Piece& piece) {
   const std::vector<int> teams = expert_teams_of(u);
   const std::vector<GpuId> group = expert_ranks(u.stage, teams.front()).front();
   const CollectiveChoice choice =
-      nccl_choice(CollectiveKind::AllToAll, communicator_shape(cluster_, group), piece.bytes);
+      nccl_choice(CollectiveKind::AllToAll, communicator(group), piece.bytes);
   Task task;
   task.kind = TaskKind::Comm;
   task.comm = CommKind::Expert;

@@ -36,7 +36,7 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
   if (!overlaps || !kind.is_local || plan_.tp == 1) return items;
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
   const std::vector<GpuId> group = tensor_group(replicas.front(), 0, u.stage);
-  const CommunicatorShape shape = communicator_shape(cluster_, group);
+  const CommunicatorShape shape = communicator(group);
   const double sms = std::max(1, cluster_.gpu(group.front()).streaming_multiprocessors);
   const auto share = [&](CollectiveKind collective, double bytes) {
     return std::min(0.5, nccl_choice(collective, shape, bytes).channels / sms);

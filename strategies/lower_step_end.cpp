@@ -76,8 +76,7 @@ double Lowering::bucket_size(int stage, int chunk, int bucket) const {
 }
 
 std::int32_t Lowering::add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call) {
-  const CollectiveChoice choice =
-      nccl_choice(call.kind, communicator_shape(cluster_, team.gpus), call.bytes);
+  const CollectiveChoice choice = nccl_choice(call.kind, communicator(team.gpus), call.bytes);
   Task task;
   task.kind = TaskKind::Comm;
   task.comm = call.comm;
@@ -184,7 +183,7 @@ void Lowering::add_copy_reduction(int first_stage, int second_stage, double byte
       const std::vector<GpuId> pair{gpu(inner, replica, first_stage),
                                     gpu(inner, replica, second_stage)};
       const CollectiveChoice choice =
-          nccl_choice(CollectiveKind::AllReduce, communicator_shape(cluster_, pair), bytes);
+          nccl_choice(CollectiveKind::AllReduce, communicator(pair), bytes);
       Task task;
       task.kind = TaskKind::Comm;
       task.comm = CommKind::Data;
@@ -276,9 +275,8 @@ std::int32_t Lowering::add_control(const std::vector<std::int32_t>& devices,
   task.device = add_group(devices);
   task.label = labels_.of("gradient norm all-reduce");
   task.bytes = task.rank_bytes = kScalarBytes;
-  task.seconds =
-      nccl_choice(CollectiveKind::AllReduce, communicator_shape(cluster_, gpus), kScalarBytes)
-          .seconds(kScalarBytes);
+  task.seconds = nccl_choice(CollectiveKind::AllReduce, communicator(gpus), kScalarBytes)
+                     .seconds(kScalarBytes);
   return add_task(task);
 }
 

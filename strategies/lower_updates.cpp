@@ -78,8 +78,7 @@ std::int32_t Lowering::add_server_transfer(int stage, int t, const DataTeam& tea
   task.label = labels_.of(push ? "gradients to servers" : "weights from servers");
   task.bytes = task.rank_bytes = bytes;
   if (!flows.empty()) {
-    const CommunicatorShape shape =
-        communicator_shape(cluster_, {flows.front().from, flows.front().to});
+    const CommunicatorShape shape = communicator({flows.front().from, flows.front().to});
     task.seconds = nccl_choice(CollectiveKind::SendReceive, shape, bytes / servers).latency_s;
     task.payload = pattern(team.name + (push ? " push" : " pull"), [&] { return flows; });
   }

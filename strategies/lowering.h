@@ -341,6 +341,8 @@ class Lowering {
   void put_on_network(Task& task, const std::string& name,
                       const std::vector<std::vector<GpuId>>& groups, CollectiveKind kind);
   bool network_is_quiet(const PieceKey& key) const;
+  /// Of these ranks, with the collectives that were measured on the first one's kind of node.
+  CommunicatorShape communicator(const std::vector<GpuId>& ranks) const;
   GpuId gpu(const InnerRank& inner, int replica, int stage) const {
     return ranks_.gpu(ranks_.rank({inner.tensor, inner.context, replica, stage}));
   }

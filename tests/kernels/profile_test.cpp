@@ -156,7 +156,11 @@ TEST_CASE("broken profiles are refused with the place of every mistake") {
   struct Broken {
     const char *from, *to, *pointer, *message;
   };
-  const std::string whole = write_profile(small_profile());
+  Profile profile = small_profile();
+  for (const int ranks : {2, 4})
+    profile.collectives.push_back(
+        {.ranks = ranks, .source = "chosen", .points = {{1024, 1e-5}, {2048, 2e-5}}});
+  const std::string whole = write_profile(profile);
   const Broken cases[] = {
       {"\"gpu\":", "\"gpuu\":", "/gpuu", "unknown key \"gpuu\""},
       {"\"efficiency\": 0.7", "\"efficiency\": -0.7", "/gemm/0/constants/efficiency", "-0.7"},
@@ -165,6 +169,10 @@ TEST_CASE("broken profiles are refused with the place of every mistake") {
       {"4096, 4096, 4096, 0]", "4096, -4096, 4096, 0]", "/gemm/0/knots/0/1", "-4096"},
       {"4096, 4096, 4096, 0]", "4096, 4096, 4096, \"x\"]", "/gemm/0/knots/0/3", "number"},
       {"\"profile/1\"", "\"profile/2\"", "/schema", "profile/2"},
+      {"\"bytes\": 2048", "\"bytes\": 512", "/collectives/0/points", "ascending"},
+      {"\"ranks\": 2", "\"ranks\": 1", "/collectives/0/ranks", "1"},
+      {"\"ranks\": 4", "\"ranks\": 2", "/collectives", "as many ranks"},
+      {"\"all_reduce\"", "\"all_reduced\"", "/collectives/0/collective", "all_reduced"},
       {"\"launch\": {\n    \"time_s\": ", "\"launch\": {\n    \"time_s\": -", "/launch/time_s",
        "-"}};
   for (const Broken& broken : cases) {
