@@ -1,52 +1,85 @@
+#include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <iostream>
+#include <iterator>
+#include <optional>
 
+#include "kernels/profile_file.h"
 #include "kernels/profiler/statistics.h"
 #include "plan/json_value.h"
+#include "plan/problem.h"
 #include "plan/units.h"
+#include "plan/write_file.h"
 #include "runtime/communicator.h"
 #include "runtime/device_commands.h"
+#include "runtime/machine_facts.h"
 
 namespace rehearse {
 namespace {
 
-struct SizedTime {
-  std::int64_t bytes = 0;
-  double median_s = 0;
-};
+/// From what latency decides to what bandwidth does.
+constexpr std::int64_t kLeastBytes = 64, kMostBytes = std::int64_t{64} << 20;
 
-/// Two ranks that measure together what their messages and reductions take.
+/// Ranks that measure together what their messages and collectives take.
 class LinkMeter {
  public:
-  LinkMeter(World& world, Communicator& pair) : world_(world), pair_(pair) {}
+  LinkMeter(World& world, Communicator& all) : world_(world), all_(all) {}
 
-  /// A message one way: half of there and back.
-  SizedTime message(std::int64_t bytes) {
-    const TensorView view = operand(bytes);
-    return {bytes, median_s([&] {
-                     for (int sender = 0; sender < 2; ++sender) {
-                       Transfer moved =
-                           world_.rank() == sender
-                               ? pair_.start_send(view, 1 - sender, 0, Traffic::Pipeline)
-                               : pair_.start_receive(view, sender, 0);
-                       finish(moved);
-                     }
-                   }) / 2};
-  }
-
-  SizedTime all_reduce(std::int64_t bytes) {
-    const TensorView view = operand(bytes);
-    return {bytes, median_s([&] { pair_.all_reduce(view, Reduction::Sum, Traffic::Data); })};
+  /// `kind` from small to large buffers, four times as large each.
+  CollectiveCurve curve(CollectiveKind kind, const std::string& source) {
+    CollectiveCurve curve{.collective = kind, .ranks = all_.size(), .source = source};
+    // A message has two ends, however many ranks there are.
+    if (kind == CollectiveKind::SendReceive) curve.ranks = 2;
+    const std::int64_t unit = 4 * all_.size();  // an fp32 number for each rank
+    for (std::int64_t bytes = kLeastBytes; bytes <= kMostBytes; bytes *= 4) {
+      const std::int64_t whole = std::max(unit, bytes / unit * unit);
+      const auto size = static_cast<double>(whole);
+      if (curve.points.empty() || size > curve.points.back().bytes)
+        curve.points.push_back({size, seconds(kind, whole)});
+    }
+    return curve;
   }
 
  private:
-  TensorView operand(std::int64_t bytes) {
+  double seconds(CollectiveKind kind, std::int64_t bytes) {
     const std::int64_t count = bytes / static_cast<std::int64_t>(sizeof(float));
     numbers_.assign(static_cast<std::size_t>(count), 1.0f);
-    return {numbers_.data(), DType::F32, {count}};
+    part_.assign(static_cast<std::size_t>(count / all_.size()), 1.0f);
+    const TensorView whole(numbers_.data(), DType::F32, {count});
+    const TensorView part(part_.data(), DType::F32, {count / all_.size()});
+    switch (kind) {
+      case CollectiveKind::AllReduce:
+        return median_s([&] { all_.all_reduce(whole, Reduction::Max, Traffic::Data); });
+      case CollectiveKind::AllGather:
+        return median_s([&] { all_.all_gather(part, whole, Traffic::Data); });
+      case CollectiveKind::ReduceScatter:
+        return median_s([&] { all_.reduce_scatter(whole, part, Traffic::Data); });
+      case CollectiveKind::Broadcast:
+        return median_s([&] {
+          Transfer moved = all_.start_broadcast(whole, 0, Traffic::Data);
+          finish(moved);
+        });
+      case CollectiveKind::SendReceive:
+        return median_s([&] { there_and_back(whole); }) / 2;
+      case CollectiveKind::AllToAll:
+        break;
+    }
+    throw std::logic_error("communicators have no such collective");
   }
 
-  /// Repeated often enough that a sample is not all clock; both ranks repeat equally often.
+  /// Between the first two ranks.
+  void there_and_back(const TensorView& view) {
+    for (int sender = 0; sender < 2 && world_.rank() < 2; ++sender) {
+      Transfer moved = world_.rank() == sender
+                           ? all_.start_send(view, 1 - sender, 0, Traffic::Pipeline)
+                           : all_.start_receive(view, sender, 0);
+      finish(moved);
+    }
+  }
+
+  /// Repeated often enough that a sample is not all clock; all ranks repeat equally often, and the
+  /// slowest one's time counts.
   template <class Exchange>
   double median_s(const Exchange& exchange) {
     constexpr int kSamples = 15;
@@ -54,73 +87,129 @@ class LinkMeter {
     exchange();
     std::vector<double> samples;
     for (int i = 0; i < kSamples; ++i) {
-      pair_.barrier();
+      all_.barrier();
       const auto start = std::chrono::steady_clock::now();
       for (int j = 0; j < repeats; ++j) exchange();
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      samples.push_back(took.count() / repeats);
+      double seconds = took.count() / repeats;
+      all_.all_reduce({&seconds, DType::F64, {1}}, Reduction::Max, Traffic::Report);
+      samples.push_back(seconds);
     }
     return statistics_of(samples).median;
   }
 
   World& world_;
-  Communicator& pair_;
-  std::vector<float> numbers_;
+  Communicator& all_;
+  std::vector<float> numbers_, part_;
 };
 
-JsonValue times_json(const std::vector<SizedTime>& times) {
+JsonValue curve_json(const CollectiveCurve& curve) {
   JsonValue list = JsonValue::list();
-  for (const SizedTime& one : times) {
+  for (const CollectivePoint& point : curve.points) {
     JsonValue object = JsonValue::object();
-    object.add("bytes", JsonValue::of(one.bytes));
-    object.add("median_s", JsonValue::of(one.median_s));
+    object.add("bytes", JsonValue::of(point.bytes));
+    object.add("median_s", JsonValue::of(point.seconds));
     list.items.push_back(std::move(object));
   }
-  return list;
+  JsonValue object = JsonValue::object();
+  object.add("collective", JsonValue::of(collective_name(curve.collective)));
+  object.add("ranks", JsonValue::of(std::int64_t{curve.ranks}));
+  object.add("points", std::move(list));
+  return object;
 }
 
-std::string lines(const char* what, const std::vector<SizedTime>& times) {
+std::string lines(const CollectiveCurve& curve) {
   std::string text;
-  for (const SizedTime& one : times)
-    text += std::string(what) + " of " + format_bytes(static_cast<double>(one.bytes)) + ": " +
-            format_seconds(one.median_s) + ", " +
-            format_rate(static_cast<double>(one.bytes) / one.median_s) + "\n";
+  for (const CollectivePoint& point : curve.points)
+    text += std::string(collective_name(curve.collective)) + " of " + format_bytes(point.bytes) +
+            ": " + format_seconds(point.seconds) + ", " + format_rate(point.bytes / point.seconds) +
+            "\n";
   return text;
+}
+
+Profile profile_in(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw std::runtime_error("the profile " + path + " cannot be read");
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  Problems problems;
+  auto profile = read_profile(text, path, problems);
+  if (!profile) throw std::runtime_error(problems.text());
+  return *std::move(profile);
+}
+
+/// In the place of those that the profile has of the same collectives and ranks.
+void take_up(Profile& profile, const std::vector<CollectiveCurve>& curves) {
+  for (const CollectiveCurve& curve : curves) {
+    std::erase_if(profile.collectives, [&](const CollectiveCurve& old) {
+      return old.collective == curve.collective && old.ranks == curve.ranks;
+    });
+    profile.collectives.push_back(curve);
+  }
+}
+
+struct LinksRequest {
+  bool json = false;
+  std::string profile;  ///< to be completed; empty: none
+};
+
+LinksRequest parse(Arguments arguments) {
+  LinksRequest request;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == "--json") {
+      request.json = true;
+    } else if (arguments[i] == "--into") {
+      if (i + 1 == arguments.size()) throw ArgumentError("--into wants a profile's file");
+      request.profile = arguments[++i];
+    } else {
+      throw ArgumentError("links does not take '" + arguments[i] + "'",
+                          meant(arguments[i], {"--json", "--into"}));
+    }
+  }
+  return request;
 }
 
 }  // namespace
 
 int command_links(Arguments arguments) {
-  const bool json = arguments.size() == 1 && arguments.front() == "--json";
-  if (!arguments.empty() && !json)
-    throw ArgumentError("links does not take '" + arguments.front() + "'",
-                        meant(arguments.front(), {"--json"}));
+  const LinksRequest request = parse(arguments);
+  // Every rank reads the profile, so that what is wrong with it ends all of them alike.
+  std::optional<Profile> profile;
+  if (!request.profile.empty()) profile = profile_in(request.profile);
   if (!started_by_mpi())
-    throw std::runtime_error("links measures two ranks: mpirun -n 2 rehearse-device links");
+    throw std::runtime_error("links measures ranks together: mpirun -n 2 rehearse-device links");
   const auto world = mpi_world(60);
-  if (world->size() != 2)
-    throw std::runtime_error("links measures two ranks, but " + std::to_string(world->size()) +
-                             " were started");
+  if (world->size() < 2)
+    throw std::runtime_error("links measures two ranks or more, but one was started");
   TrafficCount count;
-  const auto pair = world->group({0, 1}, count);
-  LinkMeter meter(*world, *pair);
-  std::vector<SizedTime> messages, reductions;
-  for (const std::int64_t bytes : {8, 4096, 65536, 1 << 20, 1 << 22, 1 << 24, 1 << 26}) {
-    messages.push_back(meter.message(bytes));
-    reductions.push_back(meter.all_reduce(bytes));
-  }
+  std::vector<int> everyone;
+  for (int rank = 0; rank < world->size(); ++rank) everyone.push_back(rank);
+  const auto all = world->group(everyone, count);
+  LinkMeter meter(*world, *all);
+  const std::string source = "rehearse-device links; " + probe_cpu().model + ", MPI, " +
+                             std::to_string(world->size()) + " ranks; median of 15";
+  std::vector<CollectiveCurve> curves;
+  for (const CollectiveKind kind :
+       {CollectiveKind::SendReceive, CollectiveKind::AllReduce, CollectiveKind::AllGather,
+        CollectiveKind::ReduceScatter, CollectiveKind::Broadcast})
+    curves.push_back(meter.curve(kind, source));
   if (world->rank() != 0) return kExitDone;
-  if (!json) {
-    std::cout << lines("message", messages) << lines("all-reduce", reductions);
+  if (profile) {
+    take_up(*profile, curves);
+    write_file_whole(request.profile, write_profile(*profile), true);
+  }
+  if (!request.json) {
+    for (const CollectiveCurve& curve : curves) std::cout << lines(curve);
     return kExitDone;
   }
+  const CollectivePoint &shortest = curves.front().points.front(),
+                        &longest = curves.front().points.back();
   JsonValue root = JsonValue::object();
   root.add("schema", JsonValue::of("links/1"));
-  root.add("latency_s", JsonValue::of(messages.front().median_s));
-  root.add("bandwidth_bytes_per_s",
-           JsonValue::of(static_cast<double>(messages.back().bytes) / messages.back().median_s));
-  root.add("messages", times_json(messages));
-  root.add("all_reduces", times_json(reductions));
+  root.add("latency_s", JsonValue::of(shortest.seconds));
+  root.add("bandwidth_bytes_per_s", JsonValue::of(longest.bytes / longest.seconds));
+  JsonValue list = JsonValue::list();
+  for (const CollectiveCurve& curve : curves) list.items.push_back(curve_json(curve));
+  root.add("curves", std::move(list));
   std::cout << to_text(root);
   return kExitDone;
 }

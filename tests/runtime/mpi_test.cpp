@@ -6,8 +6,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <thread>
 
+#include "kernels/profile_file.h"
+#include "plan/write_file.h"
 #include "runtime/child_process.h"
 #include "tests/catch.h"
 
@@ -102,10 +105,47 @@ TEST_CASE("two ranks measure their link: time grows with the message, and is tol
   CAPTURE(child.err);
   REQUIRE(child.exit_code == 0);
   CHECK(child.out.find("\"schema\": \"links/1\"") != std::string::npos);
-  CHECK(count(child.out, "\"median_s\": ") == 14);
+  CHECK(count(child.out, "\"collective\": ") == 5);
+  CHECK(count(child.out, "\"median_s\": ") == 5 * 11);
   const ChildResult alone = run_child({device, "links"});
   CHECK(alone.exit_code == 1);
   CHECK(alone.err.find("mpirun -n 2") != std::string::npos);
+}
+
+TEST_CASE("what ranks measured together goes into a profile, in the place of older curves") {
+  const std::string device = std::string(REHEARSE_BINARY_DIR) + "/rehearse-device";
+  const auto path =
+      std::filesystem::path(REHEARSE_BINARY_DIR) / ("links-" + std::to_string(getpid()) + ".json");
+  Profile profile;
+  profile.gpu = profile.device.gpu = "cpu";
+  profile.stack = "rehearse";
+  profile.device.fp32_flops = 1e11;
+  profile.device.memory_bandwidth_bytes_per_s = 1e10;
+  profile.device.streaming_multiprocessors = 1;
+  profile.collectives = {{.ranks = 2, .points = {{1, 1}, {2, 2}}},
+                         {.ranks = 64, .points = {{1, 1}, {2, 2}}}};
+  write_file_whole(path.string(), write_profile(profile), true);
+  std::vector<std::string> command = mpirun(2, {});
+  command.resize(3);
+  command.insert(command.end(), {device, "links", "--into", path.string()});
+  const ChildResult child = run_child(command);
+  CAPTURE(child.err);
+  REQUIRE(child.exit_code == 0);
+  std::ifstream in(path);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::filesystem::remove(path);
+  Problems problems;
+  const auto completed = read_profile(text, path.string(), problems);
+  REQUIRE(completed);
+  REQUIRE(completed->collectives.size() == 6);
+  CHECK(completed->collectives.front().ranks == 64);
+  for (std::size_t i = 1; i < 6; ++i) {
+    CHECK(completed->collectives[i].points.size() == 11);
+    CHECK(completed->collectives[i].points.back().bytes == 64 << 20);
+  }
+  const ChildResult missing = run_child({device, "links", "--into", "nowhere.json"});
+  CHECK(missing.exit_code == 1);
+  CHECK(missing.err.find("nowhere.json cannot be read") != std::string::npos);
 }
 
 #ifdef REHEARSE_PROGRAM
