@@ -80,11 +80,16 @@ ProfiledDevice device_of(const ProfileRequest& request) {
     std::cerr << "rehearse-device: no GPU is usable here: profiling the CPU\n";
     return on_cpu();
   }
-  if (request.device == "cuda") return profiled_gpu(0);
+  const auto on_gpu = [](int index) {
+    if (const CudaFacts cuda = probe_cuda(); cuda.gpus.empty())
+      throw std::runtime_error("no GPU can be profiled: " + cuda.problem + "; --device cpu works");
+    return profiled_gpu(index);
+  };
+  if (request.device == "cuda") return on_gpu(0);
   if (request.device.rfind("cuda:", 0) == 0) {
     const ParsedQuantity index = parse_quantity(request.device.substr(5), Dimension::Count);
     if (index.value && *index.value >= 0 && *index.value < 1024)
-      return profiled_gpu(static_cast<int>(*index.value));
+      return on_gpu(static_cast<int>(*index.value));
   }
   throw ArgumentError("there is no device '" + request.device + "'", "cpu, cuda or cuda:1");
 }
@@ -101,11 +106,6 @@ std::string table_path(const std::string& output) {
   return std::filesystem::path(output).replace_extension(".csv").string();
 }
 
-void refuse_existing(const std::string& path, bool force) {
-  if (!force && std::filesystem::exists(path))
-    throw std::runtime_error(path + " is there already; --force replaces it");
-}
-
 }  // namespace
 
 int command_profile(Arguments arguments) {
@@ -115,8 +115,10 @@ int command_profile(Arguments arguments) {
   if (request.budget_s == 0) request.budget_s = is_cpu ? 100 : 450;
   if (request.output.empty()) request.output = target.facts.gpu + ".rehearse.json";
   const std::string table_file = table_path(request.output);
-  refuse_existing(request.output, request.force);
-  refuse_existing(table_file, request.force);
+  // Both files are begun before anything is measured: minutes later would be late to hear that
+  // they cannot be written.
+  UnfinishedFile profile_file(request.output, request.force);
+  UnfinishedFile measurement_file(table_file, request.force);
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
 
@@ -141,9 +143,11 @@ int command_profile(Arguments arguments) {
       "; " + std::to_string(tasks.size() - measured.not_reached) + " of " +
       std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
   const std::string table = measurement_table(tasks, measured, provenance.device.gpu);
-  write_file_whole(table_file, table, request.force);
+  measurement_file.write(table);
+  measurement_file.finish();
   const Profile profile = measured_profile(table, provenance, launch_s);
-  write_file_whole(request.output, write_profile(profile), request.force);
+  profile_file.write(write_profile(profile));
+  profile_file.finish();
   std::cout << request.output << ": " << profile.samples.size() << " operators of "
             << target.description << " in " << format_seconds(measured.elapsed_s) << '\n'
             << table_file << ": the measurements with their spread\n";

@@ -1,4 +1,10 @@
 // Each executable of the project links and starts, and refuses what it does not know.
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "runtime/child_process.h"
@@ -57,4 +63,36 @@ TEST_CASE("rehearse-device doctor prints one document with what it finds") {
   CHECK(document["schema"] == "doctor/1");
   CHECK(document["cpu"]["usable_threads"].get<int>() >= 1);
   CHECK(document["nccl"]["built_in"].is_boolean());
+}
+
+TEST_CASE("profile says at once what it cannot do, and measures nothing") {
+  struct Refusal {
+    std::vector<std::string> arguments;
+    int exit_code;
+    const char* message;
+  };
+  const auto taken = std::filesystem::path(REHEARSE_BINARY_DIR) /
+                     ("profile-" + std::to_string(getpid()) + ".json");
+  std::ofstream(taken) << "mine";
+  const Refusal refusals[] = {
+      {{"--device", "tpu"}, 2, "there is no device 'tpu'"},
+      {{"--device", "cpu", "--threads", "0"}, 2, "--threads is a whole number from 1"},
+      {{"--device", "cpu", "--budget", "-3"}, 2, "--budget is at least a second"},
+      {{"--device", "cpu", "-o", "/nowhere/cpu.json"}, 1, "/nowhere/cpu.json"},
+      {{"--device", "cpu", "-o", taken.string()}, 1, "--force replaces it"}};
+  for (const Refusal& refusal : refusals) {
+    std::vector<std::string> arguments = refusal.arguments;
+    arguments.insert(arguments.begin(), "profile");
+    const auto start = std::chrono::steady_clock::now();
+    const ChildResult child = run("rehearse-device", arguments);
+    CAPTURE(refusal.message, child.err);
+    CHECK(child.exit_code == refusal.exit_code);
+    CHECK(child.err.find(refusal.message) != std::string::npos);
+    CHECK(child.out.empty());
+    // Measuring takes 100 s by default.
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));
+  }
+  std::ifstream kept(taken);
+  CHECK(std::string(std::istreambuf_iterator<char>(kept), {}) == "mine");
+  std::filesystem::remove(taken);
 }
