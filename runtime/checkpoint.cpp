@@ -156,6 +156,7 @@ std::string checkpoint_fault(const std::filesystem::path& checkpoint) {
 LastGood find_last_good(const std::filesystem::path& root) {
   LastGood result;
   for (const std::filesystem::path& folder : step_folders(root)) {
+    result.some_finished |= std::filesystem::exists(manifest_path(folder));
     const std::string fault = checkpoint_fault(folder);
     if (fault.empty()) {
       result.checkpoint = folder;

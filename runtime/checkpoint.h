@@ -56,6 +56,7 @@ std::string checkpoint_fault(const std::filesystem::path& checkpoint);
 struct LastGood {
   std::optional<std::filesystem::path> checkpoint;
   std::vector<std::string> passed_over;  ///< later ones that are not good, and why
+  bool some_finished = false;            ///< whether one of all those was ever finished
 };
 /// The latest checkpoint under a root that is whole, all of whose bytes are read and checked. Meant
 /// for one rank, which tells the others.

@@ -8,10 +8,12 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 namespace rehearse {
@@ -138,6 +140,30 @@ int read_until_end(pid_t child, Descriptor& out, Descriptor& err, ChildResult& r
   return exit_code_of(status);
 }
 
+int wait_for(pid_t child) {
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return status;
+}
+
+/// Waits for the child, and ends it once it may not go on.
+int watch(pid_t child, const std::function<bool()>& may_go_on) {
+  constexpr auto kLook = std::chrono::milliseconds(100);
+  constexpr int kLooksBeforeKill = 100;
+  int status = 0, looks_since_end = -1;
+  while (waitpid(child, &status, WNOHANG) != child) {
+    if (looks_since_end < 0 && !may_go_on()) {
+      kill(child, SIGTERM);
+      looks_since_end = 0;
+    } else if (looks_since_end >= 0 && ++looks_since_end == kLooksBeforeKill) {
+      kill(child, SIGKILL);
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+  return status;
+}
+
 /// As execv takes it: pointers into `command`, and a null pointer.
 std::vector<char*> argument_list(const std::vector<std::string>& command) {
   std::vector<char*> arguments;
@@ -172,7 +198,7 @@ ChildResult run_child(const std::vector<std::string>& command) {
   return result;
 }
 
-int run_attached(const std::vector<std::string>& command) {
+int run_attached(const std::vector<std::string>& command, const std::function<bool()>& may_go_on) {
   std::vector<char*> arguments = argument_list(command);
   Pipe failure = open_pipe();
   const SignalForwarding forwarding;
@@ -187,9 +213,7 @@ int run_attached(const std::vector<std::string>& command) {
 
   int error = 0;
   const bool failed = read(failure.read_end.fd(), &error, sizeof error) == sizeof error;
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  const int status = may_go_on ? watch(child, may_go_on) : wait_for(child);
   if (failed)
     throw std::runtime_error("cannot start " + command.front() + ": " + std::strerror(error));
   return exit_code_of(status);

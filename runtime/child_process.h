@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,10 @@ ChildResult run_child(const std::vector<std::string>& command);
 
 /// Starts `command` with this process's own standard streams and waits for its end; returns its
 /// exit code as `ChildResult` has it. Signals, failures and requirements are those of `run_child`.
-int run_attached(const std::vector<std::string>& command);
+/// `may_go_on`, if any, is asked some ten times a second: once it says no, the child gets SIGTERM,
+/// and SIGKILL should it still run ten seconds later.
+int run_attached(const std::vector<std::string>& command,
+                 const std::function<bool()>& may_go_on = {});
 
 /// A program that lies in the folder of the running one.
 std::string sibling_program(const std::string& name);

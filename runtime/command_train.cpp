@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -198,22 +199,27 @@ int train_rank(const TrainRequest& request, World& world) {
   return kExitDone;
 }
 
-/// Runs one rank and tells what went wrong: the first rank that can does so for all.
+/// Tells what went wrong, for all ranks: what one rank meets, most meet, so that lower ranks speak
+/// first, and end the others before they do.
+void tell(const std::string& what, int rank, int ranks) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(200) * std::min(rank, 10));
+  RankSign::set(RankState::Failed);
+  if (!RankSign::claim_voice()) return;
+  std::cerr << "rehearse-device: error: ";
+  if (ranks > 1) std::cerr << "rank " << rank << ": ";
+  std::cerr << what << std::endl;
+}
+
 int run_rank(const TrainRequest& request) {
+  const RankSign sign(request.states, std::max(0, launched_rank()));
   const std::unique_ptr<World> world =
       started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
-  if (!request.states.empty()) begin_rank_state(request.states, world->rank());
   try {
     const int code = train_rank(request, *world);
-    set_rank_state(code == kExitDone ? RankState::Done : RankState::Failed);
+    RankSign::set(code == kExitDone ? RankState::Done : RankState::Failed);
     return code;
   } catch (const std::exception& error) {
-    // What one rank meets, most meet: lower ranks speak first, and end the others before they do.
-    std::this_thread::sleep_for(std::chrono::milliseconds(200) * std::min(world->rank(), 10));
-    set_rank_state(RankState::Failed);
-    std::cerr << "rehearse-device: error: ";
-    if (world->size() > 1) std::cerr << "rank " << world->rank() << ": ";
-    std::cerr << error.what() << std::endl;
+    tell(error.what(), world->rank(), world->size());
     world->abort(kExitEnvironment);
     return kExitEnvironment;
   }
@@ -222,6 +228,8 @@ int run_rank(const TrainRequest& request) {
 }  // namespace
 
 int command_train(Arguments arguments) {
+  // A file that would outgrow a limit is an error of its write, told like a full disk.
+  std::signal(SIGXFSZ, SIG_IGN);
   const TrainRequest request = parse(arguments);
   if (started_by_mpi()) return run_rank(request);
   if (environment_number("WORLD_SIZE") > 1)

@@ -121,10 +121,12 @@ class World {
 /// One rank, alone.
 std::unique_ptr<World> lone_world();
 
-/// Ranks that mpirun or srun started. No wait lasts longer than the deadline. Throws
+/// Ranks that mpirun or srun started. No wait lasts longer than the deadline, those for all ranks
+/// to begin and to end included. Throws
 /// std::runtime_error where this program was built without MPI.
 std::unique_ptr<World> mpi_world(double deadline_s);
-/// Whether a launcher of MPI started this process.
-bool started_by_mpi();
+/// The rank that a launcher of MPI gave this process; −1 where none started it.
+int launched_rank();
+inline bool started_by_mpi() { return launched_rank() >= 0; }
 
 }  // namespace rehearse

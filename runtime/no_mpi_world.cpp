@@ -7,6 +7,6 @@ std::unique_ptr<World> mpi_world(double) {
   throw std::runtime_error("this rehearse-device was built without MPI, so it is one rank only");
 }
 
-bool started_by_mpi() { return false; }
+int launched_rank() { return -1; }
 
 }  // namespace rehearse

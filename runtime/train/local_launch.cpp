@@ -6,36 +6,20 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <iterator>
+#include <optional>
 
 #include "runtime/child_process.h"
 #include "runtime/command_line.h"
+#include "runtime/patience.h"
 #include "runtime/train/rank_states.h"
 
 namespace rehearse {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The file of rank states, for as long as the ranks run.
-class StatesFile {
- public:
-  explicit StatesFile(int ranks)
-      : path_(
-            (fs::temp_directory_path() / ("rehearse-ranks-" + std::to_string(getpid()))).string()) {
-    make_rank_states(path_, ranks);
-  }
-  ~StatesFile() {
-    std::error_code ignored;
-    fs::remove(path_, ignored);
-  }
-  StatesFile(const StatesFile&) = delete;
-  StatesFile& operator=(const StatesFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 std::string program_path(const char* name) {
   const char* path = std::getenv("PATH");
@@ -58,20 +42,108 @@ void allow_local_ranks() {
   setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
 }
 
-/// True where a rank has told why the run failed.
-bool tell_what_happened(const std::vector<RankState>& states) {
-  bool told = false;
-  std::string vanished;
-  for (std::size_t rank = 0; rank < states.size(); ++rank) {
-    told = told || states[rank] == RankState::Failed;
-    if (states[rank] == RankState::Running)
-      vanished += (vanished.empty() ? "" : ", ") + std::to_string(rank);
+std::string states_path() {
+  return (fs::temp_directory_path() / ("rehearse-ranks-" + std::to_string(getpid()))).string();
+}
+
+/// Looks at the ranks while they run: notes which vanished first, and which beat no more.
+class RankWatch {
+ public:
+  RankWatch(RankStates& states, double deadline_s) : states_(states), deadline_s_(deadline_s) {
+    for (int rank = 0; rank < states.ranks(); ++rank)
+      pulses_.push_back({0, Patience(std::max(deadline_s, kStart_s))});
   }
-  if (told) return true;
-  if (vanished.empty()) return false;
-  std::cerr << "rehearse-device: error: rank " << vanished
-            << " vanished: it was killed, or crashed; the others were stopped\n";
-  return true;
+
+  /// False once a rank has been silent for as long as the deadline, or mpirun has not ended the
+  /// others ten seconds after one vanished.
+  bool may_go_on() {
+    if (vanished_.empty()) {
+      vanished_ = ranks_that([this](int rank) { return is_gone(rank); });
+      if (!vanished_.empty()) ending_.emplace(10);
+    }
+    if (ending_) return !ending_->is_over();
+    silent_ = ranks_that([this](int rank) { return is_silent(rank); });
+    // Claimed before any rank is told to stop, which wakes those that were stopped.
+    if (!silent_.empty()) speaks_ = states_.claim_voice();
+    return silent_.empty();
+  }
+
+  bool ended_the_run() const { return !silent_.empty(); }
+
+  /// Says why the run failed, unless a rank has.
+  void tell_what_happened(int code) {
+    if (vanished_.empty())
+      vanished_ = ranks_that([this](int rank) { return state(rank) == RankState::Running; });
+    if (vanished_.empty())
+      vanished_ = ranks_that([this](int rank) { return state(rank) == RankState::NotStarted; });
+    if (!speaks_ && !states_.claim_voice()) return;
+    std::cerr << "rehearse-device: error: ";
+    if (!silent_.empty())
+      std::cerr << ranks_text(silent_) << " gave no sign of life for " << deadline_s_
+                << " s: stopped, or never started; all ranks were ended\n";
+    else if (!vanished_.empty() && static_cast<int>(vanished_.size()) < states_.ranks())
+      std::cerr << ranks_text(vanished_)
+                << " vanished: killed, or crashed; the others were stopped\n";
+    else
+      std::cerr << "mpirun ended with exit code " << code << '\n';
+  }
+
+ private:
+  /// Starting processes on a busy machine may outlast a short deadline.
+  static constexpr double kStart_s = 30;
+  struct Pulse {
+    std::uint32_t beats;
+    Patience patience;
+  };
+
+  template <class Condition>
+  std::vector<int> ranks_that(const Condition& condition) {
+    std::vector<int> out;
+    for (int rank = 0; rank < states_.ranks(); ++rank)
+      if (condition(rank)) out.push_back(rank);
+    return out;
+  }
+  RankState state(int rank) const { return states_.record(rank).state; }
+
+  /// A process that ended without saying so.
+  bool is_gone(int rank) const {
+    const RankRecord record = states_.record(rank);
+    if (record.state != RankState::Running) return false;
+    std::ifstream status("/proc/" + std::to_string(record.pid) + "/stat");
+    std::string text;
+    std::getline(status, text);
+    const std::size_t name_end = text.rfind(')');  // "pid (name) state …"
+    return name_end == std::string::npos || text.compare(name_end, 3, ") Z") == 0 ||
+           text.compare(name_end, 3, ") X") == 0;
+  }
+
+  bool is_silent(int rank) {
+    const RankRecord record = states_.record(rank);
+    Pulse& pulse = pulses_[static_cast<std::size_t>(rank)];
+    const bool beats = record.beats != pulse.beats;
+    const bool is_due = record.state == RankState::Running || record.state == RankState::NotStarted;
+    if (beats || !is_due) pulse = {record.beats, Patience(deadline_s_)};
+    return pulse.patience.is_over();
+  }
+
+  RankStates& states_;
+  double deadline_s_;
+  std::vector<Pulse> pulses_;
+  std::vector<int> vanished_, silent_;
+  std::optional<Patience> ending_;
+  bool speaks_ = false;
+};
+
+/// Ends ranks that outlived their starter: those that still run and name this run's file.
+void end_leftovers(const RankStates& states) {
+  for (int rank = 0; rank < states.ranks(); ++rank) {
+    const int pid = states.record(rank).pid;
+    if (pid == 0) continue;
+    std::ifstream words("/proc/" + std::to_string(pid) + "/cmdline");
+    const std::string command((std::istreambuf_iterator<char>(words)),
+                              std::istreambuf_iterator<char>());
+    if (command.find(states.path()) != std::string::npos) kill(pid, SIGKILL);
+  }
 }
 
 }  // namespace
@@ -84,25 +156,24 @@ int launch_locally(const TrainRequest& request, int ranks,
                              " ranks, and there is no mpirun to start them");
   allow_local_ranks();
   for (int attempt = 0;; ++attempt) {
-    const StatesFile states(ranks);
+    RankStates states(states_path(), ranks);
+    RankWatch watch(states, request.deadline_s);
     std::vector<std::string> command{
         mpirun, "--quiet", "-n", std::to_string(ranks), fs::read_symlink("/proc/self/exe").string(),
         "train"};
     command.insert(command.end(), arguments.begin(), arguments.end());
     command.insert(command.end(), {"--rank-states", states.path()});
     if (attempt > 0) command.push_back("--resume");
-    const int code = run_attached(command);
+    const int code = run_attached(command, [&] { return watch.may_go_on(); });
     if (code == kExitDone) return code;
-    const bool told = tell_what_happened(read_rank_states(states.path()));
-    const bool may_help = code != kExitBadInput && code != 128 + SIGINT && code != 128 + SIGTERM;
-    if (attempt < request.restarts && may_help) {
-      std::cerr << "rehearse-device: starting again from the last checkpoint ("
-                << request.restarts - attempt - 1 << " more to go)\n";
-      continue;
-    }
-    if (code == kExitBadInput || code == kExitInfeasible || code == 130) return code;
-    if (!told) std::cerr << "rehearse-device: error: mpirun ended with exit code " << code << '\n';
-    return kExitEnvironment;
+    end_leftovers(states);
+    const bool was_told_to = code == kExitBadInput || code == kExitInfeasible ||
+                             code == 128 + SIGINT || code == 128 + SIGTERM;
+    if (was_told_to && !watch.ended_the_run()) return code;
+    watch.tell_what_happened(code);
+    if (attempt == request.restarts) return kExitEnvironment;
+    std::cerr << "rehearse-device: starting again from the last checkpoint ("
+              << request.restarts - attempt - 1 << " more to go)\n";
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iostream>
 #include <stdexcept>
 
 #include "plan/digest.h"
@@ -124,11 +125,17 @@ class Checkpoints {
     return std::filesystem::path(request_.checkpoint) / ("step-" + digits);
   }
 
-  /// The first rank looks for the last good one and tells the others; −1 for none.
+  /// The first rank looks for the last good one and tells the others; −1 for none. Where there are
+  /// finished ones but none is whole, whoever asked to go on did not mean to begin again.
   std::int64_t agreed_step() {
     double step = 0;
     if (rank_ == 0) {
       const LastGood last = find_last_good(request_.checkpoint);
+      if (!last.checkpoint && last.some_finished)
+        throw std::runtime_error("there is no whole checkpoint in " + request_.checkpoint + ": " +
+                                 last.passed_over.front());
+      for (const std::string& fault : last.passed_over)
+        std::cerr << "rehearse-device: a checkpoint is passed over: " << fault << '\n';
       step =
           last.checkpoint ? static_cast<double>(read_training_state(*last.checkpoint).step) : -1.0;
     }

@@ -1,105 +1,13 @@
-// `rehearse-device train` from its command line: what it prints, what it refuses, and what happens
-// when a rank dies.
-#include <unistd.h>
-
+// `rehearse-device train` from its command line: what it prints and what it refuses.
 #include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <csignal>
-#include <filesystem>
-#include <fstream>
-#include <random>
-#include <thread>
 
-#include "plan/plan_file.h"
-#include "runtime/child_process.h"
 #include "tests/catch.h"
-#include "tests/runtime/train/mpirun.h"
+#include "tests/runtime/train/train_program.h"
 
 using namespace rehearse;
 
-namespace {
-
-namespace fs = std::filesystem;
-
-class Folder {
- public:
-  Folder() : path_(fs::temp_directory_path() / ("rehearse-train-" + std::to_string(getpid()))) {
-    fs::remove_all(path_);
-    fs::create_directories(path_);
-  }
-  ~Folder() { fs::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(path_ / name) << text;
-    return file(name);
-  }
-
- private:
-  fs::path path_;
-};
-
-std::string small_plan(int dp, int pp, int zero = 0) {
-  PlanFile file;
-  file.model.layers = 2;
-  file.model.hidden = 16;
-  file.model.heads = file.model.kv_heads = 2;
-  file.model.head_dim = 8;
-  file.model.ffn = 32;
-  file.model.vocab = 256;
-  file.model.max_seq_len = 16;
-  file.workload = {.global_batch = 4, .seq_len = 16};
-  file.plan.dp = dp;
-  file.plan.pp = pp;
-  file.plan.zero = zero;
-  file.plan.precision = Precision::Fp32;
-  file.gpus = dp * pp;
-  for (int r = 0; r < file.gpus; ++r) file.rank_to_device.push_back(r);
-  for (int s = 0; s < pp; ++s) file.layer_split.push_back(2 / pp);
-  return write_plan_file(file);
-}
-
-std::string some_text() {
-  std::string text;
-  for (int i = 0; i < 200; ++i)
-    text += "the lamp was lit at " + std::to_string(i % 12) + " bells. ";
-  return text;
-}
-
-const std::string kDevice = std::string(REHEARSE_BINARY_DIR) + "/rehearse-device";
-
-ChildResult train(std::vector<std::string> arguments) {
-  mpirun(1, {});  // sets the environment
-  arguments.insert(arguments.begin(), {kDevice, "train"});
-  return run_child(arguments);
-}
-
-/// A checkpoint's manifest is written last; before the first, there is none to go on from.
-bool has_whole_checkpoint(const fs::path& folder) {
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error))
-    if (fs::exists(entry->path() / "manifest.json", error)) return true;
-  return false;
-}
-
-/// The losses as printed, digit by digit.
-std::vector<std::string> losses(const std::string& json) {
-  std::vector<std::string> out;
-  const std::string key = "\"loss\": ";
-  for (auto at = json.find(key); at != std::string::npos; at = json.find(key, at + 1)) {
-    const auto begin = at + key.size();
-    out.push_back(json.substr(begin, json.find_first_of(",\n", begin) - begin));
-  }
-  return out;
-}
-
-}  // namespace
-
 TEST_CASE("train starts the plan's ranks and says loss, rate and time") {
-  const Folder folder;
+  const RunFolder folder;
   const std::string plan = folder.write("plan.json", small_plan(2, 1));
   const std::string text = folder.write("text.txt", some_text());
   const ChildResult result = train({plan, "--data", text, "--steps", "5"});
@@ -111,7 +19,7 @@ TEST_CASE("train starts the plan's ranks and says loss, rate and time") {
 }
 
 TEST_CASE("train says in one message what it cannot train") {
-  const Folder folder;
+  const RunFolder folder;
   const std::string plan = folder.write("plan.json", small_plan(2, 1));
   const std::string text = folder.write("text.txt", some_text());
   const std::string shorter = folder.write("short.txt", "too short");
@@ -142,7 +50,7 @@ TEST_CASE("train says in one message what it cannot train") {
 }
 
 TEST_CASE("a run that goes on from a checkpoint gives the same digits as one that never stopped") {
-  const Folder folder;
+  const RunFolder folder;
   const std::string plan = folder.write("plan.json", small_plan(2, 1, 1));
   const std::string text = folder.write("text.txt", some_text());
   const std::string all = folder.file("all"), part = folder.file("part");
@@ -170,52 +78,4 @@ TEST_CASE("a run that goes on from a checkpoint gives the same digits as one tha
   INFO(moved.err);
   CHECK(moved.exit_code == 0);
   CHECK(losses(moved.out).size() == 1);
-}
-
-TEST_CASE("when a rank is killed the run stops, names it, and goes on from its checkpoint") {
-  const Folder folder;
-  const std::string plan = folder.write("plan.json", small_plan(2, 1));
-  const std::string text = folder.write("text.txt", some_text());
-  const std::string checkpoints = folder.file("checkpoints");
-  const unsigned seed = std::random_device{}();
-  INFO("seed " << seed);
-  std::atomic<bool> over{false};
-  std::string victim;
-  // Kills the second rank at a random moment after the first checkpoint.
-  std::thread killer([&] {
-    std::minstd_rand random(seed);
-    while (!over && !has_whole_checkpoint(checkpoints))
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 200));
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const std::string pid = entry.path().filename();
-      if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-      std::ifstream stream(entry.path() / "environ");
-      const std::string environment((std::istreambuf_iterator<char>(stream)),
-                                    std::istreambuf_iterator<char>());
-      std::ifstream words(entry.path() / "cmdline");
-      const std::string command((std::istreambuf_iterator<char>(words)),
-                                std::istreambuf_iterator<char>());
-      if (command.find(plan) == std::string::npos ||
-          environment.find("OMPI_COMM_WORLD_RANK=1") == std::string::npos)
-        continue;
-      victim = pid;
-      kill(std::stoi(pid), SIGKILL);
-      return;
-    }
-  });
-  const ChildResult result = train({plan, "--data", text, "--steps", "100000", "--checkpoint",
-                                    checkpoints, "--checkpoint-every", "20", "--deadline", "20s"});
-  over = true;
-  killer.join();
-  INFO(result.out << result.err);
-  REQUIRE(!victim.empty());
-  CHECK(result.exit_code == 1);
-  CHECK(result.err.find("rank 1 vanished") != std::string::npos);
-
-  const ChildResult rest =
-      train({plan, "--data", text, "--steps", "1", "--checkpoint", checkpoints, "--resume"});
-  INFO(rest.err);
-  CHECK(rest.exit_code == 0);
-  CHECK(rest.out == "nothing was left to train\n");
 }
