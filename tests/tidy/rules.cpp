@@ -54,7 +54,7 @@ const std::vector<LibraryRule>& library_rules() {
        std::regex("^boost/(graph|property_map)/.*"),
        {"topologies/", "tests/topologies/"},
        false},
-      {"MPI", std::regex("^mpi\\.h$"), {"runtime/"}, false},
+      {"MPI", std::regex("^mpi\\.h$"), {"runtime/"}, true},
       {"CUDA",
        std::regex("^(cuda|cublas|cudnn|curand|cooperative_groups|nvml|nccl|cub/|thrust/|mma).*"),
        {"kernels/", "runtime/", "tests/kernels/", "tests/runtime/", "bench/"},
