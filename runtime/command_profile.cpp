@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include "plan/units.h"
 #include "plan/write_file.h"
 #include "runtime/device_commands.h"
+#include "runtime/gpu_node.h"
 #include "runtime/machine_facts.h"
 
 namespace rehearse {
@@ -128,6 +130,12 @@ int command_profile(Arguments arguments) {
   options.cache_bytes = target.cache_bytes;
   options.memory_bytes = target.memory_bytes;
   const double launch_s = measured_launch_s(target);
+  // Where there are several GPUs, a fifth of the time is for what they do together.
+  const auto start = std::chrono::steady_clock::now();
+  const NodeMeasurements node =
+      is_cpu ? NodeMeasurements() : measure_gpu_node(0.2 * request.budget_s, interrupted);
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  options.budget_s = std::max(1.0, request.budget_s - spent.count());
   const Measurements measured =
       measure(tasks, *target.device, *target.stopwatch, options, interrupted,
               [&](const MeasureProgress& at) { show_progress(at, request.budget_s); });
@@ -145,7 +153,10 @@ int command_profile(Arguments arguments) {
   const std::string table = measurement_table(tasks, measured, provenance.device.gpu);
   measurement_file.write(table);
   measurement_file.finish();
-  const Profile profile = measured_profile(table, provenance, launch_s);
+  Profile profile = measured_profile(table, provenance, launch_s);
+  profile.collectives = node.curves;
+  if (node.overlap_slowdown > 0)
+    profile.overlap_slowdown = {.value = node.overlap_slowdown, .source = node.overlap_source};
   profile_file.write(write_profile(profile));
   profile_file.finish();
   std::cout << request.output << ": " << profile.samples.size() << " operators of "

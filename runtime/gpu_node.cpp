@@ -1,0 +1,262 @@
+// One process drives all GPUs: a communicator and a stream for each, every call inside an NCCL
+// group. Times lie between two events of a stream; the slowest GPU's counts.
+
+#include "runtime/gpu_node.h"
+
+#if REHEARSE_HAS_CUDA && REHEARSE_HAS_NCCL
+#include <nccl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/profiler/statistics.h"
+#endif
+
+namespace rehearse {
+
+#if REHEARSE_HAS_CUDA && REHEARSE_HAS_NCCL
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kLeastBytes = 512, kMostBytes = std::size_t{1} << 30;
+constexpr double kBatch_s = 2e-3;  ///< a sample is at least this long, so that events resolve it
+constexpr int kSamples = 7;
+constexpr std::chrono::seconds kDeadline{60};
+
+void check_nccl(ncclResult_t status, const char* what) {
+  if (status != ncclSuccess)
+    throw std::runtime_error(std::string("NCCL: ") + what + ": " + ncclGetErrorString(status) +
+                             "; NCCL_DEBUG=INFO says more");
+}
+
+/// A GPU of the node, with what it sends and what it gets.
+struct Member {
+  Member(int device, std::size_t bytes) : index(device) {
+    check_cuda(cudaSetDevice(index));
+    stream = std::make_unique<CudaStream>();
+    begin = std::make_unique<CudaEvent>();
+    end = std::make_unique<CudaEvent>();
+    sent = CudaBuffer(bytes);
+    received = CudaBuffer(bytes);
+    check_cuda(cudaMemset(sent.data(), 0, bytes));
+  }
+  int index;
+  std::unique_ptr<CudaStream> stream;
+  std::unique_ptr<CudaEvent> begin, end;
+  CudaBuffer sent, received;
+  ncclComm_t communicator = nullptr;
+};
+
+class Node {
+ public:
+  /// `channels` 0: as many as NCCL takes.
+  Node(int gpus, std::size_t bytes, int channels) {
+    for (int gpu = 0; gpu < gpus; ++gpu) members_.emplace_back(gpu, bytes);
+    ncclUniqueId id;
+    check_nccl(ncclGetUniqueId(&id), "no id for a communicator");
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    if (channels > 0) config.minCTAs = config.maxCTAs = channels;
+    check_nccl(ncclGroupStart(), "group");
+    for (Member& member : members_) {
+      check_cuda(cudaSetDevice(member.index));
+      check_nccl(ncclCommInitRankConfig(&member.communicator, gpus, id, member.index, &config),
+                 "a communicator cannot be made");
+    }
+    check_nccl(ncclGroupEnd(), "the communicators cannot be made");
+  }
+  ~Node() {
+    for (Member& member : members_)
+      if (member.communicator != nullptr) ncclCommAbort(member.communicator);
+  }
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  int size() const { return static_cast<int>(members_.size()); }
+
+  void issue(CollectiveKind kind, std::size_t bytes) {
+    check_nccl(ncclGroupStart(), "group");
+    for (Member& member : members_) issue(kind, bytes, member);
+    check_nccl(ncclGroupEnd(), collective_name(kind));
+  }
+
+  /// Seconds of one call, the median of some samples of as many calls as fill one.
+  double seconds(CollectiveKind kind, std::size_t bytes) {
+    const double once_s = batch_s(kind, bytes, 2);
+    const int calls = std::clamp(static_cast<int>(kBatch_s / std::max(once_s, 1e-7)), 1, 1000);
+    std::vector<double> samples;
+    for (int i = 0; i < kSamples; ++i) samples.push_back(batch_s(kind, bytes, calls));
+    return statistics_of(samples).median;
+  }
+
+  void wait() {
+    const auto deadline = Clock::now() + kDeadline;
+    for (Member& member : members_) {
+      check_cuda(cudaSetDevice(member.index));
+      while (cudaStreamQuery(member.stream->handle()) == cudaErrorNotReady) {
+        ncclResult_t status = ncclSuccess;
+        check_nccl(ncclCommGetAsyncError(member.communicator, &status), "state of a communicator");
+        check_nccl(status == ncclInProgress ? ncclSuccess : status, "a collective failed");
+        if (Clock::now() > deadline)
+          throw std::runtime_error(
+              "NCCL: a collective among the GPUs of this machine does not end");
+        std::this_thread::yield();
+      }
+      check_cuda(cudaStreamSynchronize(member.stream->handle()));
+    }
+  }
+
+ private:
+  double batch_s(CollectiveKind kind, std::size_t bytes, int calls) {
+    for (Member& member : members_) {
+      check_cuda(cudaSetDevice(member.index));
+      member.begin->record(member.stream->handle());
+    }
+    for (int i = 0; i < calls; ++i) issue(kind, bytes);
+    for (Member& member : members_) {
+      check_cuda(cudaSetDevice(member.index));
+      member.end->record(member.stream->handle());
+    }
+    wait();
+    double slowest_s = 0;
+    for (Member& member : members_)
+      slowest_s = std::max(slowest_s, member.end->seconds_since(*member.begin));
+    return slowest_s / calls;
+  }
+
+  /// `bytes` are the whole buffer's, as profiles count them.
+  void issue(CollectiveKind kind, std::size_t bytes, Member& member) {
+    const std::size_t count = bytes / sizeof(float), part = count / members_.size();
+    const void* sent = member.sent.data();
+    void* received = member.received.data();
+    const cudaStream_t stream = member.stream->handle();
+    const auto check = [&](ncclResult_t status) { check_nccl(status, collective_name(kind)); };
+    switch (kind) {
+      case CollectiveKind::AllReduce:
+        return check(
+            ncclAllReduce(sent, received, count, ncclFloat, ncclSum, member.communicator, stream));
+      case CollectiveKind::AllGather:
+        return check(ncclAllGather(sent, received, part, ncclFloat, member.communicator, stream));
+      case CollectiveKind::ReduceScatter:
+        return check(ncclReduceScatter(sent, received, part, ncclFloat, ncclSum,
+                                       member.communicator, stream));
+      case CollectiveKind::Broadcast:
+        return check(
+            ncclBroadcast(sent, received, count, ncclFloat, 0, member.communicator, stream));
+      case CollectiveKind::AllToAll:
+        for (int peer = 0; peer < size(); ++peer) {
+          const std::size_t at = part * sizeof(float) * static_cast<std::size_t>(peer);
+          check(ncclSend(static_cast<const char*>(sent) + at, part, ncclFloat, peer,
+                         member.communicator, stream));
+          check(ncclRecv(static_cast<char*>(received) + at, part, ncclFloat, peer,
+                         member.communicator, stream));
+        }
+        return;
+      case CollectiveKind::SendReceive:
+        if (member.index == 0)
+          check(ncclSend(sent, count, ncclFloat, 1, member.communicator, stream));
+        if (member.index == 1)
+          check(ncclRecv(received, count, ncclFloat, 0, member.communicator, stream));
+        return;
+    }
+  }
+
+  std::vector<Member> members_;
+};
+
+std::string nccl_source(int gpus) {
+  int code = 0;
+  check_nccl(ncclGetVersion(&code), "version");
+  return "rehearse-device profile; NCCL " + std::to_string(code / 10000) + "." +
+         std::to_string(code % 10000 / 100) + "." + std::to_string(code % 100) + ", " +
+         std::to_string(gpus) + " GPUs; median of " + std::to_string(kSamples);
+}
+
+/// 2, 4, … and all of them.
+std::vector<int> group_sizes(int gpus) {
+  std::vector<int> sizes;
+  for (int size = 2; size < gpus; size *= 2) sizes.push_back(size);
+  sizes.push_back(gpus);
+  return sizes;
+}
+
+/// A product of 8192 × 8192 × 4096, alone and beside all-reduces of 256 MiB on a known number of
+/// multiprocessors, which are told NCCL rather than asked of it.
+void measure_overlap(int gpus, NodeMeasurements& result) {
+  constexpr int kChannels = 16, kReductions = 24, kProducts = 8;
+  constexpr std::size_t kReduced = std::size_t{256} << 20;
+  Node node(gpus, kReduced, kChannels);
+  CudaDevice device(0);
+  const TensorShape a{8192, 4096}, b{8192, 4096}, out{8192, 8192};
+  const std::size_t operand = std::size_t{8192} * 4096 * 2, product = std::size_t{8192} * 8192 * 2;
+  CudaBuffer a_data(operand), b_data(operand), out_data(product);
+  check_cuda(cudaMemset(a_data.data(), 0x3c, operand));
+  check_cuda(cudaMemset(b_data.data(), 0x3c, operand));
+  const Gemm gemm{.a = ConstTensorView(a_data.data(), DType::Bf16, a),
+                  .b = ConstTensorView(b_data.data(), DType::Bf16, b),
+                  .out = TensorView(out_data.data(), DType::Bf16, out),
+                  .transpose_b = true};
+  CudaEvent begin, end;
+  const auto products_s = [&] {
+    check_cuda(cudaSetDevice(0));
+    begin.record(device.stream());
+    for (int i = 0; i < kProducts; ++i) device.run(gemm);
+    end.record(device.stream());
+    end.wait();
+    return end.seconds_since(begin);
+  };
+  products_s();
+  std::vector<double> alone, beside;
+  for (int i = 0; i < kSamples; ++i) {
+    alone.push_back(products_s());
+    for (int j = 0; j < kReductions; ++j) node.issue(CollectiveKind::AllReduce, kReduced);
+    beside.push_back(products_s());
+    node.wait();
+  }
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, 0));
+  const double left = 1 - static_cast<double>(kChannels) / properties.multiProcessorCount;
+  const double ratio = statistics_of(beside).median / statistics_of(alone).median;
+  // A product that fills its waves no worse on fewer multiprocessors loses nothing to them.
+  result.overlap_slowdown = std::max(1.0, ratio * left);
+  result.overlap_source = nccl_source(gpus) + ", a product beside all-reduces on " +
+                          std::to_string(kChannels) + " multiprocessors";
+}
+
+}  // namespace
+
+NodeMeasurements measure_gpu_node(double budget_s, const std::atomic<bool>& interrupt) {
+  NodeMeasurements result;
+  int gpus = 0;
+  if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus < 2) return result;
+  const auto end = Clock::now() + std::chrono::duration<double>(budget_s);
+  measure_overlap(gpus, result);
+  for (const int size : group_sizes(gpus)) {
+    Node node(size, kMostBytes, 0);
+    for (const CollectiveKind kind : kCollectiveKinds) {
+      if (kind == CollectiveKind::SendReceive && size > 2) continue;  // it has two ends
+      CollectiveCurve curve{.collective = kind, .ranks = size, .source = nccl_source(size)};
+      for (std::size_t bytes = kLeastBytes; bytes <= kMostBytes; bytes *= 2) {
+        if (interrupt || Clock::now() > end) break;
+        // Whole numbers of elements for every rank.
+        const std::size_t unit = sizeof(float) * static_cast<std::size_t>(size);
+        const std::size_t whole = bytes / unit * unit;
+        curve.points.push_back({static_cast<double>(whole), node.seconds(kind, whole)});
+      }
+      if (curve.points.size() >= 2) result.curves.push_back(std::move(curve));
+    }
+  }
+  return result;
+}
+
+#else
+
+NodeMeasurements measure_gpu_node(double, const std::atomic<bool>&) { return {}; }
+
+#endif
+
+}  // namespace rehearse
