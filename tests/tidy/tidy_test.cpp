@@ -192,3 +192,19 @@ TEST_CASE("every scenario is named by a page or a test") {
   }
   CHECK(joined(found) == "");
 }
+
+TEST_CASE("the README asks the question of every scenario") {
+  const auto& files = project();
+  const auto readme = std::find_if(files.begin(), files.end(),
+                                   [](const auto& file) { return file.path == "README.md"; });
+  REQUIRE(readme != files.end());
+  Violations found;
+  for (const auto& file : files) {
+    const bool is_scenario = file.path.starts_with("scenarios/") &&
+                             file.path.find('/', 10) == std::string::npos &&
+                             file.extension() == ".json";
+    if (is_scenario && readme->text.find("](" + file.path + ")") == std::string::npos)
+      found.push_back(file.path);
+  }
+  CHECK(joined(found) == "");
+}
