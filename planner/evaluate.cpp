@@ -207,13 +207,16 @@ class Evaluation {
   void simulate_step() {
     const std::vector<const CostModel*>& models = cost_models();
     const Stopwatch lowering;
+    LoweringOptions lowering_options = options_.lowering;
+    lowering_options.transfers_stop_host |= options_.framework.transfers_stop_host;
+    lowering_options.scatter_transfers |= options_.framework.scatter_transfers;
     LoweredStep step = lower({.model = model_,
                               .plan = outcome_.plan,
                               .workload = workload_,
                               .cluster = cluster_,
                               .schedule = schedule_,
                               .cost_models = models},
-                             options_.lowering);
+                             lowering_options);
     outcome_.phases.lowering_s = lowering.seconds() - step.pricing_s;
     outcome_.phases.pricing_s = step.pricing_s;
 

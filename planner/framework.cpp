@@ -93,11 +93,13 @@ FrameworkCosts framework_costs(Framework framework, const Plan& plan, const GpuS
   switch (framework) {
     case Framework::Megatron:
       fused_casts();
+      costs.transfers_stop_host = costs.scatter_transfers = true;
       costs.relative_error = 0.16;
       break;
     case Framework::MegatronDeepspeed:
       costs.kernels.gradient_pass_bytes =
           plan.precision == Precision::Bf16 ? kFp32AccumulateBytes : kHalfAccumulateBytes;
+      costs.transfers_stop_host = costs.scatter_transfers = true;
       costs.relative_error = 0.30;
       costs.launch_s = 70e-6;
       costs.collective_host_s = 33e-6;
@@ -126,6 +128,7 @@ FrameworkCosts framework_costs(Framework framework, const Plan& plan, const GpuS
       costs.kernels.activation_forward = kEagerGateForward;
       costs.kernels.activation_backward = kEagerGateBackward;
       costs.kernels.cross_entropy = kEagerLoss;
+      costs.transfers_stop_host = true;
       costs.relative_error = 0.12;
       costs.launch_s = 110e-6;
       costs.collective_host_s = 160e-6;
@@ -150,7 +153,7 @@ double host_launch_s(const FrameworkCosts& framework, const Model& model, const 
   return framework.launch_s + framework.collective_host_s * collectives / operators;
 }
 
-Plan framework_plan(Framework framework, Plan plan, const Model&, const GpuSpec& gpu) {
+Plan framework_plan(Framework framework, Plan plan, const Model& model, const GpuSpec& gpu) {
   // torchtitan's selective checkpointing goes by operator (selective_ac_option = "op").
   if (framework == Framework::Torchtitan && plan.recompute == Recompute::Selective)
     plan.recompute = Recompute::Operators;
@@ -162,6 +165,11 @@ Plan framework_plan(Framework framework, Plan plan, const Model&, const GpuSpec&
     plan.attention = AttentionKernel::Plain;
     plan.dropout = 0.1;
   }
+  // Megatron-LM's best practice for many experts a token is DeepEP's dispatcher ("flex"), whose
+  // kernels send a token once to each node that its experts lie on, on as many nodes as there are.
+  if (framework == Framework::Megatron && gpu.compute_capability >= kHopper &&
+      model.experts.count > 0 && plan.ep > 1 && plan.experts.node_limit == 0)
+    plan.experts.node_limit = plan.ep;
   // Megatron-LM reduces and gathers beside its weight gradients since the code of Korthikanti et
   // al. (2022), which brought sequence parallelism; Megatron-DeepSpeed forked before. nanotron's
   // asynchronous tensor parallelism is that too, and nothing in pieces.

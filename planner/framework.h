@@ -36,8 +36,10 @@ struct KernelHabits {
 struct FrameworkCosts {
   KernelHabits kernels;
   double launch_s = 0;  ///< host time to issue one operator of a layer; 0: the cost model's
-  double collective_host_s = 0;    ///< host time to issue one collective of a tensor group
-  double step_host_s = 0;          ///< next batch, loss to the host, logging, scaling, timers
+  bool transfers_stop_host = false;  ///< between stages: the host waits until they are done
+  bool scatter_transfers = false;    ///< between stages: tensor ranks send a share each
+  double collective_host_s = 0;      ///< host time to issue one collective of a tensor group
+  double step_host_s = 0;            ///< next batch, loss to the host, logging, scaling, timers
   double fragmentation = 0;        ///< share of tensors' bytes that the allocator holds beside them
   double activation_overhead = 0;  ///< share of activations kept twice by operators not fused
   /// Sequence parallelism: inputs of column-parallel products are kept as gathered, not as split.

@@ -1,6 +1,8 @@
 #include "planner/measured_runs.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 
 #include "plan/edit_distance.h"
 #include "plan/field_table.h"
@@ -338,6 +340,37 @@ ClusterSpec cluster_of(const ClusterText& text) {
   return cluster;
 }
 
+/// "norm + activation" as the names that plans have for what is repeated; empty where a part of it
+/// has none, or the text is one word for a whole way of recomputing. Megatron-LM's names of
+/// --recompute-modules are understood too.
+std::optional<std::vector<std::string>> repeated_parts(const std::string& recompute) {
+  static const std::map<std::string, std::string> known{{"norm", "norm"},
+                                                        {"layernorm", "norm"},
+                                                        {"attention", "attention"},
+                                                        {"core_attn", "attention"},
+                                                        {"activation", "ffn-activation"},
+                                                        {"moe_act", "ffn-activation"},
+                                                        {"ffn", "ffn"},
+                                                        {"mlp", "ffn"},
+                                                        {"moe", "ffn"},
+                                                        {"mla_up_proj", "latent-up"}};
+  std::vector<std::string> parts;
+  std::string word;
+  for (const char letter : recompute + "+") {
+    if (letter == ' ') continue;
+    if (letter != '+' && letter != ',') {
+      word += letter;
+      continue;
+    }
+    const auto part = known.find(word);
+    if (part == known.end()) return std::nullopt;
+    if (std::find(parts.begin(), parts.end(), part->second) == parts.end())
+      parts.push_back(part->second);
+    word.clear();
+  }
+  return parts;
+}
+
 Plan plan_of(const PlanText& text) {
   Plan plan;
   plan.name = "measured";
@@ -359,8 +392,13 @@ Plan plan_of(const PlanText& text) {
                   .pipeline = text.overlap.pp,
                   .tensor = text.overlap.tp,
                   .tensor_pieces = text.overlap.tp};
+  if (text.fsdp_group > 0 && text.zero >= 2) plan.shard = text.fsdp_group;
   for (const auto& [name, recompute] : recompute_names())
     if (name == text.recompute) plan.recompute = recompute;
+  if (const auto parts = repeated_parts(text.recompute)) {
+    plan.recompute = Recompute::Selective;
+    plan.recompute_operators = *parts;
+  }
   return plan;
 }
 
@@ -369,11 +407,13 @@ std::string why_not_expressible(const RunText& run) {
   if (run.model.attention != "gqa" && run.model.attention != "mha")
     return run.model.attention + " attention is not modelled";
   const auto& names = recompute_names();
-  if (std::none_of(names.begin(), names.end(),
-                   [&](const auto& name) { return name.first == run.plan.recompute; }))
+  const bool one_word = std::any_of(names.begin(), names.end(), [&](const auto& name) {
+    return name.first == run.plan.recompute;
+  });
+  if (!one_word && !repeated_parts(run.plan.recompute))
     return "recomputing " + run.plan.recompute + " is not modelled";
-  if (run.plan.fsdp_group > 0 && run.plan.fsdp_group != run.plan.dp)
-    return "weights shared by a part of the data ranks are not modelled";
+  if (run.plan.fsdp_group > 0 && run.plan.fsdp_group != run.plan.dp && run.plan.zero < 2)
+    return "optimizer states shared by a part of the data ranks are not modelled";
   return "";
 }
 

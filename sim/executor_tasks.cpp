@@ -9,13 +9,16 @@
 namespace rehearse {
 
 /// The host issues a device's launches in order. It begins a step's when the device has finished
-/// the step before (the loss is read back) and `host_step_s` have passed.
+/// the step before (the loss is read back) and `host_step_s` have passed, and does not run ahead of
+/// a task that it waits before.
 HostIssue Executor::issue(Instance instance, const Segment& segment) {
   if (!has_host_) return {};
   DeviceState& device = devices_[graph_.tasks[instance.task].device];
   if (device.step != instance.step)
     device.host_clock_s =
         std::max(device.host_clock_s, device.last_finish_s) + options_.host_step_s;
+  if (graph_.tasks[instance.task].host_waits)
+    device.host_clock_s = std::max(device.host_clock_s, now_s_);
   const HostIssue host{device.host_clock_s, segment.launch_s};
   device.host_clock_s += segment.launch_count * segment.launch_s;
   if (reported(instance.step)) record_.host_begin_s[instance.task] = host.begin_s;

@@ -29,6 +29,12 @@ struct LoweringOptions {
   Fidelity fidelity = Fidelity::Folded;
   CollectiveDetail collectives = CollectiveDetail::Fluid;
   bool local_step = false;  ///< of local SGD: a step after which weights are not averaged
+  /// Transfers between stages that do not run beside computation keep the host waiting, which
+  /// issues nothing ahead of them.
+  bool transfers_stop_host = false;
+  /// Tensor ranks that hold the same activations send a share each, and gather on arrival
+  /// (Narayanan et al. 2021, arXiv 2104.04473, §4.1). Else each sends all of them.
+  bool scatter_transfers = false;
 };
 
 /// The inputs of a simulated step. `cost_models` has one entry a node group of the cluster.

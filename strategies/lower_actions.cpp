@@ -316,7 +316,9 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, 
   const InnerRank first = inner_ranks(d).front();
   const GpuId near = gpu(first, replicas.front(), from.stage);
   const GpuId far = gpu(first, replicas.front(), to.stage);
-  const double bytes = boundary_bytes(shape_);
+  // With sequence parallelism ranks hold different tokens, and each sends its own anyway.
+  const bool scattered = options_.scatter_transfers && plan_.tp > 1 && !shape_.sequence_parallel;
+  const double bytes = boundary_bytes(shape_) / (scattered ? plan_.tp : 1);
   const CommunicatorShape shape = communicator({near, far});
   Task task;
   task.kind = TaskKind::Comm;
@@ -335,6 +337,11 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, 
     flow_s = std::max(flow_s, bytes / (link.bandwidth_bytes_per_s * payload_efficiency(link.kind)));
   }
   task.seconds = std::max(choice.latency_s, choice.seconds(bytes) - flow_s);
+  if (scattered) {
+    const auto group = communicator(tensor_group(replicas.front(), first.context, to.stage));
+    const double whole = bytes * plan_.tp;
+    task.seconds += nccl_choice(CollectiveKind::AllGather, group, whole).seconds(whole);
+  }
   const std::string name =
       "transfer " + std::to_string(device(from, d)) + " " + std::to_string(device(to, d));
   task.payload = pattern(name, [&] {
@@ -370,7 +377,14 @@ void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
     if (plan_.overlap.pipeline) continue;
     std::size_t after = action + 1;  // the sender waits for its send before its next block
     while (after < sent_by.size() && sent_by[after - 1].joined) ++after;
-    if (after < sent_by.size()) edges_.add(id, from.action_first[after * prototypes.size() + t]);
+    std::vector<std::int32_t> kept_back{to.action_first[to_action * prototypes.size() + t]};
+    if (after < sent_by.size()) {
+      kept_back.push_back(from.action_first[after * prototypes.size() + t]);
+      edges_.add(id, kept_back.back());
+    }
+    if (options_.transfers_stop_host)
+      for (const std::int32_t next : kept_back)
+        out_.graph.tasks[static_cast<std::size_t>(next)].host_waits = true;
   }
 }
 

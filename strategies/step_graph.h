@@ -109,6 +109,9 @@ struct Task {
   CommKind comm = CommKind::Tensor;
   Stream stream = Stream::Compute;
   bool overlaps = false;  ///< Comm: meant to run beside computation (for the timeline only)
+  /// Compute: the host begins to issue it no sooner than it may start. A synchronised transfer
+  /// before it has kept the host from running ahead.
+  bool host_waits = false;
   std::int16_t chunk = -1;
   std::int32_t micro_batch = -1;
   std::int32_t device = 0;    ///< Compute: the device. Comm: index into `groups`
