@@ -36,6 +36,7 @@ struct KernelHabits {
 struct FrameworkCosts {
   KernelHabits kernels;
   double launch_s = 0;  ///< host time to issue one operator of a layer; 0: the cost model's
+  bool blocking_launches = false;    ///< the host waits for each operator (CUDA_LAUNCH_BLOCKING=1)
   bool transfers_stop_host = false;  ///< between stages: the host waits until they are done
   bool scatter_transfers = false;    ///< between stages: tensor ranks send a share each
   double collective_host_s = 0;      ///< host time to issue one collective of a tensor group

@@ -14,14 +14,17 @@ class FrameworkCostModel final : public CostModel {
       : costs_(std::move(costs)),
         kernels_(framework.kernels),
         computing_(framework.computing),
-        launch_s_(framework.host * (launch_s > 0 ? launch_s : costs_->launch_s())) {}
+        launch_s_(framework.host * (launch_s > 0 ? launch_s : costs_->launch_s())),
+        blocking_(framework.blocking_launches) {}
 
   Cost cost(const Operator& op) const override {
     Cost cost = habitual(op);
     cost.seconds *= computing_;
+    // A host that waits for each operator issues none ahead: its time adds to every one's.
+    if (blocking_) cost.seconds += launch_s_;
     return cost;
   }
-  double launch_s() const override { return launch_s_; }
+  double launch_s() const override { return blocking_ ? 0 : launch_s_; }
   std::string description() const override { return costs_->description(); }
   const std::vector<CollectiveCurve>& collectives() const override { return costs_->collectives(); }
 
@@ -81,6 +84,7 @@ class FrameworkCostModel final : public CostModel {
   std::unique_ptr<CostModel> costs_;
   KernelHabits kernels_;
   double computing_, launch_s_;
+  bool blocking_;
 };
 
 }  // namespace

@@ -64,6 +64,7 @@ struct ClusterText {
   int gpus = 0, gpus_per_node = 8, nvlink_domain = 0, nics_per_node = 0;
   double nic_gbit_s = 0;
   NetworkKind network = NetworkKind::Infiniband;
+  bool blocking_launches = false;
 };
 
 struct OverlapText {
@@ -179,6 +180,8 @@ const FieldTable<ClusterText>& cluster_text_table() {
           .integer("nics_per_node", &ClusterText::nics_per_node, {0, 1024}, "NICs of a node")
           .number("nic_gbit_s", &ClusterText::nic_gbit_s, {0, 1e5}, "rate of a NIC in Gbit/s")
           .choice("network", &ClusterText::network, network_names(), "kind of network")
+          .boolean("blocking_launches", &ClusterText::blocking_launches,
+                   "the host waited for each kernel (CUDA_LAUNCH_BLOCKING=1)")
           .check([](ClusterText& cluster, ObjectCheck& check) {
             const GpuSpec* gpu = find_gpu(cluster.gpu);
             if (gpu == nullptr) {
@@ -417,6 +420,14 @@ std::string why_not_expressible(const RunText& run) {
   return "";
 }
 
+/// Jean Zay is the Omni-Path system of published runs. BigScience ran it with
+/// CUDA_LAUNCH_BLOCKING=1, since without it jobs of 40 nodes hung (chronicles of BLOOM-176B,
+/// "dealing with JZ hanging": 91 instead of 97 TFLOP/s a GPU on 80 GPUs).
+bool launches_block(const RunText& run) {
+  return run.cluster.blocking_launches || (run.cluster.network == NetworkKind::OmniPath &&
+                                           run.framework == Framework::MegatronDeepspeed);
+}
+
 MeasuredRun run_of(const RunText& text) {
   MeasuredRun run;
   run.id = text.id;
@@ -427,6 +438,7 @@ MeasuredRun run_of(const RunText& text) {
   run.model = model_of(text);
   run.cluster = cluster_of(text.cluster);
   run.gpus = text.cluster.gpus;
+  run.blocking_launches = launches_block(text);
   run.workload = {.global_batch = text.plan.global_batch, .seq_len = text.model.seq_len};
   run.plan = framework_plan(text.framework, plan_of(text.plan), run.model,
                             run.cluster.groups.front().node.gpu);

@@ -34,6 +34,7 @@ struct MeasuredRun {
   /// Factors of the system's own calibration (planner/calibration.h) and the interval it states;
   /// 0: that of the framework.
   double computing = 1, host = 1, relative_error = 0;
+  bool blocking_launches = false;  ///< the host waited for each operator
   std::string not_expressible;  ///< what of it has no counterpart here, a sentence; empty: nothing
 };
 

@@ -128,6 +128,7 @@ RunPrediction predict(const MeasuredRun& run) {
   }
   EvaluationOptions options;
   options.framework = framework_costs(run.framework, run.plan, run.cluster.groups.front().node.gpu);
+  options.framework.blocking_launches = run.blocking_launches;
   options.framework.computing = run.computing;
   options.framework.host = run.host;
   if (run.relative_error > 0) options.framework.relative_error = run.relative_error;

@@ -111,6 +111,25 @@ TEST_CASE("executed FLOPs equal a count over the operator lists") {
         Approx(micro_batch_flops * ranks_of_a_stage * micro_batches).epsilon(1e-3));
 }
 
+TEST_CASE("a host that waits for each operator adds its time to every one") {
+  Plan plan;
+  plan.tp = 8;
+  plan.dp = 1;
+  const Model model = *find_model("llama3-8b");
+  const auto step_s = [&](double launch_s, bool blocking) {
+    EvaluationOptions options;
+    options.framework.launch_s = launch_s;
+    options.framework.blocking_launches = blocking;
+    return evaluate(model, {.global_batch = 8, .seq_len = 1024}, dgx_cluster(1), plan, options)
+        .metrics.step_time_s;
+  };
+  const double none_s = step_s(1e-12, true);
+  const double some_s = step_s(50e-6, true), twice_s = step_s(100e-6, true);
+  CHECK(some_s > none_s);
+  CHECK(twice_s - some_s == Approx(some_s - none_s).epsilon(0.05));
+  CHECK(step_s(50e-6, false) < some_s);
+}
+
 TEST_CASE("a plan that cannot be says why and is not simulated") {
   const Cluster cluster = dgx_cluster(1);
   Plan plan;

@@ -94,6 +94,34 @@ TEST_CASE("a mixture of experts is read with its experts") {
   CHECK(runs->front().model.experts.active == 2);
 }
 
+TEST_CASE("recomputation by parts is read as the plan's names for them") {
+  const auto read = [](const std::string& recompute) {
+    Problems problems;
+    const std::string text =
+        with(published_text(), "\"recompute\": \"full\"", "\"recompute\": \"" + recompute + "\"");
+    auto runs = read_measured_runs(text, "runs.json", problems);
+    REQUIRE(runs.has_value());
+    return runs->front();
+  };
+  const MeasuredRun run = read("norm + activation");
+  CHECK(run.not_expressible.empty());
+  CHECK(run.plan.recompute == Recompute::Selective);
+  CHECK(run.plan.recompute_operators == std::vector<std::string>{"norm", "ffn-activation"});
+  CHECK(read("moe_act,layernorm").plan.recompute_operators ==
+        std::vector<std::string>{"ffn-activation", "norm"});
+  CHECK(read("norm + router").not_expressible.find("norm + router") != std::string::npos);
+}
+
+TEST_CASE("launches block where the run says so, and over Omni-Path") {
+  Problems problems;
+  const std::string text =
+      with(published_text(), "\"gpus\":", "\"blocking_launches\": true, \"gpus\":");
+  const auto runs = read_measured_runs(text, "runs.json", problems);
+  REQUIRE(runs.has_value());
+  CHECK(runs->at(0).blocking_launches);
+  CHECK_FALSE(runs->at(1).blocking_launches);
+}
+
 TEST_CASE("steps of Megatron-LM on up to 1,536 A100 are predicted within 15 percent") {
   // Narayanan et al. 2021, table 1, and Korthikanti et al. 2022, table 5.
   auto runs = published_runs();

@@ -227,6 +227,21 @@ TEST_CASE("a host that issues faster than the device computes delays the first i
   CHECK(record.finish_s[second] == Approx(61e-3).epsilon(1e-12));
 }
 
+TEST_CASE("a host that waits before a task issues it no sooner than it may start") {
+  GraphBuilder build;
+  const std::int32_t device = build.device();
+  const std::int32_t segment =
+      build.segment(std::vector<SegmentItem>(10, SegmentItem{.seconds = 3e-3}), 1e-3);
+  build.compute_segment(device, segment);
+  const std::int32_t second = build.compute_segment(device, segment);
+  build.graph().tasks[static_cast<std::size_t>(second)].host_waits = true;
+  SimulationOptions options = steps(1);
+  options.one_by_one = GENERATE(false, true);
+  const SimulationRecord record = simulate(build.finish(), options);
+  CHECK(record.host_begin_s[second] == Approx(31e-3).epsilon(1e-12));
+  CHECK(record.finish_s[second] == Approx(62e-3).epsilon(1e-12));
+}
+
 TEST_CASE("host work at the begin of a step counts without launches too") {
   GraphBuilder build;
   const std::int32_t device = build.device();

@@ -166,6 +166,56 @@ TEST_CASE("a layer-wise plan takes the sum of its stages") {
   CHECK(run.metrics.step_time_s == Approx(busy + transfers + control + optimizer).epsilon(1e-9));
 }
 
+TEST_CASE("tensor ranks that scatter a transfer send a share each, and all of it else") {
+  Question question;
+  question.plan.tp = 8;
+  question.plan.pp = 2;
+  question.plan.dp = 1;
+  question.plan.sequence_parallel = GENERATE(false, true);
+  question.model = small_model(4);
+  question.workload = {4, 1024, 0};
+  question.lowering.fidelity = GENERATE(Fidelity::Folded, Fidelity::Full);
+  const Cluster cluster = build(dgx_spec(2));
+  const auto sent_bytes = [&] {
+    const Simulated run = simulate_plan(question, cluster, FlatCosts());
+    double most = 0;
+    for (const Task& task : run.step.graph.tasks)
+      if (task.kind == TaskKind::Comm && task.comm == CommKind::Pipeline)
+        most = std::max(most, task.rank_bytes);
+    return most;
+  };
+  const double plain = sent_bytes();
+  question.lowering.scatter_transfers = true;
+  const double whole = 2.0 * 1024 * 1024;  // a micro-batch of 1,024 tokens in 16 bits
+  CHECK(plain == Approx(question.plan.sequence_parallel ? whole / 8 : whole));
+  CHECK(sent_bytes() == Approx(whole / 8));
+}
+
+TEST_CASE("a host is kept back by transfers in line, and by none beside computation") {
+  Question question;
+  question.plan.pp = 2;
+  question.plan.dp = 1;
+  question.plan.overlap.pipeline = GENERATE(false, true);
+  question.model = small_model(4);
+  question.workload = {4, 1024, 0};
+  const Cluster cluster = build(dgx_spec(1));
+  const FlatCosts costs(1e-3);  // launches that bound the step
+  const double ahead_s = simulate_plan(question, cluster, costs).metrics.step_time_s;
+  question.lowering.transfers_stop_host = true;
+  const Simulated kept = simulate_plan(question, cluster, costs);
+  int waits = 0;
+  for (const Task& task : kept.step.graph.tasks) waits += task.host_waits ? 1 : 0;
+  if (question.plan.overlap.pipeline) {
+    CHECK(waits == 0);
+    CHECK(kept.metrics.step_time_s == Approx(ahead_s).epsilon(1e-12));
+  } else {
+    // Of F0 F1 B0 F2 B1 F3 B2 B3 on the first stage all but F0, F2 and F3 come after a transfer;
+    // on the last each forward does.
+    CHECK(waits == 5 + 4);
+    CHECK(kept.metrics.step_time_s > ahead_s);
+  }
+}
+
 TEST_CASE("a gradient all-reduce puts 2(n-1)/n of its bytes on every network port") {
   const int nodes = GENERATE(2, 4, 8);
   CAPTURE(nodes);
