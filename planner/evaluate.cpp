@@ -208,8 +208,8 @@ class Evaluation {
     const std::vector<const CostModel*>& models = cost_models();
     const Stopwatch lowering;
     LoweringOptions lowering_options = options_.lowering;
-    lowering_options.transfers_stop_host |= options_.framework.transfers_stop_host;
-    lowering_options.scatter_transfers |= options_.framework.scatter_transfers;
+    lowering_options.transfers_stop_host |= framework_.transfers_stop_host;
+    lowering_options.scatter_transfers |= framework_.scatter_transfers;
     LoweredStep step = lower({.model = model_,
                               .plan = outcome_.plan,
                               .workload = workload_,
