@@ -22,8 +22,10 @@ struct ClusterSize {
   std::int32_t gpus = 0, nodes = 0;
 };
 
-EvaluationOptions with_profiles(EvaluationOptions options, const Scenario& scenario) {
+/// What a scenario says beside model, workload, cluster and plans.
+EvaluationOptions options_of(EvaluationOptions options, const Scenario& scenario) {
   options.profile_files = scenario.profile_files;
+  options.lowering.spread = scenario.spread;
   return options;
 }
 
@@ -37,7 +39,7 @@ std::string work_on(const Variant& variant, std::size_t plan, const std::string&
   std::string message(1, kOutcome);
   message.append(reinterpret_cast<const char*>(&size), sizeof size);
   message += pack_outcome(evaluate(scenario.model, scenario.workload, *cluster,
-                                   scenario.plans[plan], with_profiles(options, scenario)));
+                                   scenario.plans[plan], options_of(options, scenario)));
   return message;
 }
 
@@ -145,7 +147,7 @@ using TimelineWriter = std::function<std::string(const PlanOutcome&, const Clust
 std::string written_timeline(const VariantResult& variant, std::size_t plan,
                              const EvaluationOptions& options, const TimelineWriter& write) {
   const Scenario& scenario = variant.variant.scenario;
-  EvaluationOptions traced = with_profiles(options, scenario);
+  EvaluationOptions traced = options_of(options, scenario);
   traced.keep_timeline = true;
   const WorkerTask task{"the timeline of plan \"" + scenario.plans[plan].name + "\"", [&] {
                           Problems problems;

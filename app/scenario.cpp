@@ -57,7 +57,7 @@ void name_plans(std::vector<Plan>& plans) {
 
 Scenario resolved(const ScenarioText& text) {
   Scenario scenario{text.title,    text.description, text.model, cluster_spec(text.cluster),
-                    text.workload, text.plans};
+                    text.workload, text.spread,      text.plans, {}};
   if (scenario.plans.empty()) scenario.plans.push_back(text.plan);
   if (scenario.workload.seq_len == 0) scenario.workload.seq_len = scenario.model.max_seq_len;
   name_plans(scenario.plans);

@@ -8,6 +8,7 @@
 #include "plan/model.h"
 #include "plan/plan.h"
 #include "plan/problem.h"
+#include "plan/spread.h"
 #include "plan/workload.h"
 #include "topologies/cluster.h"
 
@@ -20,6 +21,7 @@ struct Scenario {
   Model model;
   ClusterSpec cluster;
   Workload workload;
+  Spread spread;                           ///< ordinary differences between GPUs
   std::vector<Plan> plans;                 ///< one or more, each with a name
   std::vector<std::string> profile_files;  ///< checked; price the GPUs whose id they have
 };

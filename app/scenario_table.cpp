@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "plan/choice_tables.h"
 #include "plan/noun_tables.h"
 
 namespace rehearse {
@@ -63,6 +64,8 @@ const FieldTable<ScenarioText>& scenario_table() {
           .required()
           .object("workload", &ScenarioText::workload, workload_table(), "what is to be done")
           .required()
+          .object("spread", &ScenarioText::spread, spread_table(),
+                  "ordinary differences between GPUs of one kind")
           .object("plan", &ScenarioText::plan, plan_table(), "how the work is spread")
           .objects("plans", &ScenarioText::plans, plan_table(), {1, kMostPlans},
                    "several plans to compare, in place of plan")

@@ -17,6 +17,7 @@ struct ScenarioText {
   Model model;
   ClusterFile cluster;
   Workload workload;
+  Spread spread;
   Plan plan;
   std::vector<Plan> plans;
   std::vector<WhatIf> what_if;

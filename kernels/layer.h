@@ -43,6 +43,7 @@ struct LayerShape {
   bool context_balanced = true;
   bool context_overlap = true;  ///< ring: a hop goes beside the block at work
   int context_rank = 0;         ///< of a ring without balance: later ranks have more to do
+  double pair_share = 1;        ///< of attention's causal pairs, left by documents and windows
 
   std::int64_t tokens() const { return micro_batch * seq_len / cp; }  ///< a rank handles
 };

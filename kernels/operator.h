@@ -58,6 +58,9 @@ struct Operator {
   /// Attention: sequences, query length, key length, heads, key/value heads, head size.
   std::int64_t batch = 0, query_len = 0, key_len = 0, heads = 0, kv_heads = 0, head_dim = 0;
   bool causal = false;
+  /// Of the pairs of a query and a key that are left by causality, those that are left by borders
+  /// of documents and a sliding window too.
+  double pair_share = 1;
   double flops = 0;  ///< multiply-add = 2; causal attention counts the half it computes
   double bytes = 0;  ///< least traffic with device memory
 };

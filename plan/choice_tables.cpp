@@ -62,6 +62,17 @@ const Names<BatchSplit>& batch_split_names() {
   return names;
 }
 
+const Names<LengthDistribution>& length_distribution_names() {
+  static const Names<LengthDistribution> names = {{"log-normal", LengthDistribution::LogNormal},
+                                                  {"uniform", LengthDistribution::Uniform}};
+  return names;
+}
+
+const Names<Packing>& packing_names() {
+  static const Names<Packing> names = {{"cut", Packing::Cut}, {"whole", Packing::Whole}};
+  return names;
+}
+
 const FieldTable<Experts>& experts_table() {
   static const FieldTable<Experts> table =
       FieldTable<Experts>("experts", "Feed-forward blocks of which each token passes a few")
@@ -172,10 +183,15 @@ const FieldTable<Documents>& documents_table() {
           .quantity("mean_tokens", &Documents::mean_tokens, Dimension::Count, {0, 1e9},
                     "mean length; 0: sequences are whole documents")
           .quantity("deviation_tokens", &Documents::deviation_tokens, Dimension::Count, {0, 1e9},
-                    "standard deviation of a log-normal distribution")
+                    "standard deviation; 0: all are alike")
+          .choice("distribution", &Documents::distribution, length_distribution_names(),
+                  "how lengths are spread about their mean")
+          .choice("packing", &Documents::packing, packing_names(),
+                  "whether a sequence's end cuts a document, or it begins the next sequence whole")
           .text("lengths_file", &Documents::lengths_file,
                 "a file with one length a line, instead of a distribution")
-          .integer("seed", &Documents::seed, {0, 2e9}, "of the drawing");
+          .integer("seed", &Documents::seed, {0, 2e9},
+                   "of the drawing; with a file, which of its steps is taken");
   return table;
 }
 
@@ -185,6 +201,15 @@ const FieldTable<Routing>& routing_table() {
           .number("imbalance", &Routing::imbalance, {1, 1e6},
                   "tokens of the busiest expert rank over the mean")
           .integer("seed", &Routing::seed, {0, 2e9}, "of the drawing");
+  return table;
+}
+
+const FieldTable<Spread>& spread_table() {
+  static const FieldTable<Spread> table =
+      FieldTable<Spread>("spread", "Ordinary differences between GPUs of one kind")
+          .number("deviation", &Spread::deviation, {0, 1},
+                  "relative standard deviation of the time they take for the same work; 0: none")
+          .integer("seed", &Spread::seed, {0, 2e9}, "of the drawing");
   return table;
 }
 

@@ -2,6 +2,7 @@
 #include "plan/field_table.h"
 #include "plan/model.h"
 #include "plan/plan_choices.h"
+#include "plan/spread.h"
 #include "plan/workload.h"
 
 namespace rehearse {
@@ -15,6 +16,8 @@ const Names<Weighting>& weighting_names();
 const Names<Fp8Scaling>& fp8_scaling_names();
 const Names<Deal>& deal_names();
 const Names<BatchSplit>& batch_split_names();
+const Names<LengthDistribution>& length_distribution_names();
+const Names<Packing>& packing_names();
 
 const FieldTable<Experts>& experts_table();
 const FieldTable<LatentAttention>& latent_attention_table();
@@ -25,5 +28,6 @@ const FieldTable<Offload>& offload_table();
 const FieldTable<Fp8Recipe>& fp8_table();
 const FieldTable<Documents>& documents_table();
 const FieldTable<Routing>& routing_table();
+const FieldTable<Spread>& spread_table();
 
 }  // namespace rehearse

@@ -328,6 +328,10 @@ const FieldTable<Plan>& plan_table() {
           .choice("batch_split", &Plan::batch_split, batch_split_names(),
                   "how replicas share the samples of a step")
           .omit_default()
+          .integers("replica_micro_batches", &Plan::replica_micro_batches, {1, kMostGlobalBatch},
+                    {0, kMostRanks}, "micro-batches of each replica in a step")
+          .omit_default()
+          .default_note("all the same number, or as batch_split says")
           .integer("rebalance_every", &Plan::rebalance_every, {0, 1'000'000},
                    "steps between new shares of samples, by measured speed")
           .omit_default()

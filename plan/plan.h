@@ -61,6 +61,8 @@ struct Plan {
   Overlap overlap;
   Updates updates;
   BatchSplit batch_split = BatchSplit::Even;
+  /// Micro-batches that each replica works through in a step; empty: all the same number.
+  std::vector<int> replica_micro_batches;
   int rebalance_every = 0;             ///< steps between new shares by measured speed; 0: never
   Deal stage_placement = Deal::Range;  ///< how model chunks are dealt out to stages
   /// Fastest-varying axis first. Megatron's default order is tp-cp-dp-pp.

@@ -98,6 +98,15 @@ struct Fp8Recipe {
 /// In what order things are dealt out: consecutive runs, one after the other, or by lot.
 enum class Deal : std::uint8_t { Range, RoundRobin, Random };
 
+/// How lengths of documents are spread about their mean.
+enum class LengthDistribution : std::uint8_t { LogNormal, Uniform };
+
+/// How documents become sequences of equal length.
+enum class Packing : std::uint8_t {
+  Cut,    ///< one after the other without gaps; a sequence's end cuts the document
+  Whole,  ///< a document that does not fit into what is left begins the next sequence
+};
+
 /// How a mixed cluster's replicas share the samples of a step.
 enum class BatchSplit : std::uint8_t {
   Even,

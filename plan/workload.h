@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "plan/plan_choices.h"
 
@@ -9,9 +10,12 @@ namespace rehearse {
 /// Lengths of the documents that sequences are packed from. Attention stays inside a document.
 struct Documents {
   double mean_tokens = 0;       ///< 0: sequences are whole documents
-  double deviation_tokens = 0;  ///< of a log-normal distribution with that mean
-  std::string lengths_file;     ///< one length a line, instead of a distribution
-  int seed = 1;
+  double deviation_tokens = 0;  ///< standard deviation of the distribution; 0: all are alike
+  LengthDistribution distribution = LengthDistribution::LogNormal;
+  Packing packing = Packing::Cut;
+  std::string lengths_file;  ///< one length a line, instead of a distribution
+  std::vector<int> lengths;  ///< what the file says; filled by whoever reads it
+  int seed = 1;              ///< of the drawing; with a file: which of its steps is taken
   bool operator==(const Documents&) const = default;
 };
 

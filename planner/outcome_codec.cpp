@@ -112,16 +112,18 @@ void transfer(Archive& archive, Plan& value) {
          micro_batch, schedule, zero, shard, prefetch, reshard_after_forward,
          reduce_every_micro_batch, sequence_parallel, vocabulary_parallel, recompute,
          recompute_layers, recompute_operators, offload, attention, precision, fp8,
-         gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split, rebalance_every,
-         stage_placement, rank_order, layer_split, embedding_slot, loss_slot, balanced_split,
-         schedule_group, actions, framework, stated] = value;
+         gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split,
+         replica_micro_batches, rebalance_every, stage_placement, rank_order, layer_split,
+         embedding_slot, loss_slot, balanced_split, schedule_group, actions, framework, stated] =
+      value;
   transfer_all(archive, name, dp, tp, cp, pp, ep, tensor_rows, context, context_balanced, experts,
                virtual_stages, micro_batch, schedule, zero, shard, prefetch, reshard_after_forward,
                reduce_every_micro_batch, sequence_parallel, vocabulary_parallel, recompute,
                recompute_layers, recompute_operators, offload, attention, precision, fp8,
                gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split,
-               rebalance_every, stage_placement, rank_order, layer_split, embedding_slot, loss_slot,
-               balanced_split, schedule_group, actions, framework, stated);
+               replica_micro_batches, rebalance_every, stage_placement, rank_order, layer_split,
+               embedding_slot, loss_slot, balanced_split, schedule_group, actions, framework,
+               stated);
 }
 
 template <class Archive>

@@ -132,6 +132,7 @@ RunPrediction predict(const MeasuredRun& run) {
   options.framework.computing = run.computing;
   options.framework.host = run.host;
   if (run.relative_error > 0) options.framework.relative_error = run.relative_error;
+  options.lowering.spread = Spread();  // as every run of the program has it
   options.simulate_when_too_big = run.measured.step_time_s > 0;
   const PlanOutcome outcome = evaluate(run.model, run.workload, cluster, run.plan, options);
   prediction.not_expressible = sentence_of(outcome);

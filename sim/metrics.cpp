@@ -44,6 +44,7 @@ class Measurement {
   double add_own_transfers(std::int32_t device, double from_s, double to_s);
   void add_links();
   void compare_load();
+  void share_out_waiting();
 
   const StepGraph& graph_;
   const SimulationRecord& record_;
@@ -84,6 +85,7 @@ StepMetrics Measurement::run() {
   }
   add_links();
   compare_load();
+  share_out_waiting();
   return std::move(metrics_);
 }
 
@@ -239,10 +241,23 @@ void Measurement::compare_load() {
   for (std::size_t i = 0; i < metrics_.devices.size(); ++i) {
     const double busy_s = metrics_.devices[i].busy_s();
     most_s = std::max(most_s, busy_s);
-    sum_s += busy_s * graph_.devices[i].members;
+    sum_s += busy_s * graph_.devices[i].mean_busy * graph_.devices[i].members;
     members += graph_.devices[i].members;
   }
   if (sum_s > 0) metrics_.load_balance = most_s * members / sum_s;
+}
+
+/// A device that stands for several was simulated at the pace of the slowest; the others wait for
+/// it. What is told is the mean of all.
+void Measurement::share_out_waiting() {
+  for (std::size_t i = 0; i < metrics_.devices.size(); ++i) {
+    DeviceMetrics& device = metrics_.devices[i];
+    const double share = graph_.devices[i].mean_busy;
+    if (share >= 1) continue;
+    device.waiting_s += (1 - share) * device.busy_s();
+    for (double& seconds : device.work_s) seconds *= share;
+    device.slowed_s *= share;
+  }
 }
 
 }  // namespace

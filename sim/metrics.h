@@ -9,7 +9,8 @@
 
 namespace rehearse {
 
-/// Where the time of one device's step went. The parts add up to the step:
+/// Where the time of one device's step went; of one that stands for GPUs of different speed, the
+/// mean of these. The parts add up to the step:
 /// Σ work + Σ exposed + bubble + waiting + host = step_time_s.
 struct DeviceMetrics {
   std::array<double, kWorkKindCount> work_s{};     ///< computing, by kind; TensorComm: 0

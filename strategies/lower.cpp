@@ -103,15 +103,12 @@ void Lowering::make_devices() {
             ranks_.rank({inner.front().tensor, inner.front().context, replicas.front(), stage});
         device.stage = stage;
         device.replica = replicas.front();
-        device.speed = cluster_.speed(ranks_.gpu(device.representative));
         device.members = 0;
         for (const InnerRank& at : inner)
           for (const int replica : replicas) {
             const Rank rank = ranks_.rank({at.tensor, at.context, replica, stage});
             out_.device_of_rank[static_cast<std::size_t>(rank.value)] =
                 static_cast<std::int32_t>(out_.graph.devices.size());
-            // Folded tensor and context ranks go at the pace of their slowest GPU.
-            device.speed = std::min(device.speed, cluster_.speed(ranks_.gpu(rank)));
             ++device.members;
           }
         out_.graph.devices.push_back(device);
@@ -125,6 +122,7 @@ void Lowering::make_devices() {
       units_.push_back(std::move(made));
     }
   for (StageUnit& u : units_) u.kind = unit_kind(u.replica_class, u.stage);
+  set_speeds();
 }
 
 ChunkExtent Lowering::extent_of(int chunk) const {

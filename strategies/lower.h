@@ -8,6 +8,7 @@
 #include "plan/model.h"
 #include "plan/plan.h"
 #include "plan/schedule.h"
+#include "plan/spread.h"
 #include "plan/workload.h"
 #include "strategies/step_graph.h"
 #include "topologies/cluster.h"
@@ -35,6 +36,7 @@ struct LoweringOptions {
   /// Tensor ranks that hold the same activations send a share each, and gather on arrival
   /// (Narayanan et al. 2021, arXiv 2104.04473, §4.1). Else each sends all of them.
   bool scatter_transfers = false;
+  Spread spread{0, 1};  ///< ordinary differences between GPUs; none where nobody asks
 };
 
 /// The inputs of a simulated step. `cost_models` has one entry a node group of the cluster.

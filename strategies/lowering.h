@@ -182,6 +182,16 @@ class Lowering {
   // lower.cpp: who is simulated
   void make_devices();
   std::size_t unit_kind(int replica_class, int stage);
+
+  // lower_spread.cpp: how fast each device is
+  void set_speeds();
+  double speed_of(GpuId gpu) const;
+  double lowest_speed(const std::vector<int>& replicas, int stage, int d) const;
+  std::vector<int> in_step_with(int replica) const;
+  std::vector<int> slowest_members(int replica_class);
+  double replica_time_s(int replica_class, const std::vector<int>& replicas);
+  double work_s(const StageUnit& unit) const;
+  void state_spread();
   void make_programs(UnitKind& kind, int replica_class, int stage);
   ChunkExtent extent_of(int chunk) const;
   const std::vector<Piece>& pieces(StageUnit& unit, const PieceKey& key);

@@ -39,6 +39,7 @@ struct SegmentItem {
   double seconds = 0;      ///< alone on the device, launch excluded
   double bytes = 0;        ///< payload of a folded collective
   double hides_s = 0;      ///< of a tensor collective that runs beside this operator
+  double per_load_s = 0;   ///< more seconds for each unit of the task's load
   std::int32_t label = 0;  ///< index into StepGraph::labels
   std::int32_t layer = -1;
   std::int32_t launches = 0;  ///< of the segment up to and with this item; filled by add_segment
@@ -68,6 +69,7 @@ struct Device {
   std::int32_t stage = 0;
   std::int32_t replica = 0;  ///< data-parallel index of the representative
   double speed = 1;          ///< computing rate; segments take seconds / speed
+  double mean_busy = 1;      ///< computing time of its average member, over that of the slowest
 };
 
 /// A capacity that flows share in the simulation. It stands for `members` links of the cluster
@@ -120,6 +122,7 @@ struct Task {
   double seconds = 0;         ///< Comm: latency before the flows, or the whole duration
   double bytes = 0;           ///< Comm: size that scales the flows
   double rank_bytes = 0;      ///< Comm: payload each member rank hands to its communicator
+  double load = 0;  ///< Compute: of its micro-batch; items take seconds + load·per_load_s
 };
 
 /// Devices that take part in a communication (first = sender for a transfer).

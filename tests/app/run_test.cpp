@@ -1,3 +1,6 @@
+#include <unistd.h>
+
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -130,17 +133,28 @@ TEST_CASE("shares of a run join to the whole") {
 
 TEST_CASE("folded, replica by replica and fully simulated runs agree") {
   const std::string fidelity = GENERATE("replicas", "full");
-  const ChildResult result =
-      rehearse_program({"run", small(), "--no-what-if", "--json", "-", "--fidelity", fidelity});
+  // Exactly, where GPUs of a kind are alike; one slowest replica stands for all where they are not.
+  const bool alike = GENERATE(true, false);
+  const std::string path = (std::filesystem::temp_directory_path() /
+                            ("rehearse-alike-" + std::to_string(getpid()) + ".json"))
+                               .string();
+  Json scenario = Json::parse(std::ifstream(small()), nullptr, true, true);
+  if (alike) scenario["spread"] = {{"deviation", 0}};
+  std::ofstream(path) << scenario;
+  const auto run = [&](const std::string& as) {
+    return rehearse_program({"run", path, "--no-what-if", "--json", "-", "--fidelity", as});
+  };
+  const ChildResult folded = run("folded"), result = run(fidelity);
+  std::filesystem::remove(path);
   REQUIRE(result.exit_code == 0);
-  const Json base = Json::parse(small_json())["variants"][0];
+  const Json base = Json::parse(folded.out)["variants"][0];
   const Json other = Json::parse(result.out)["variants"][0];
   CHECK(other["winner"] == base["winner"]);
   for (std::size_t i = 0; i < base["plans"].size(); ++i) {
     if (!base["plans"][i]["possible"].get<bool>()) continue;
     CAPTURE(base["plans"][i]["name"].get<std::string>());
     CHECK(other["plans"][i]["step_time_s"].get<double>() ==
-          Approx(base["plans"][i]["step_time_s"].get<double>()).epsilon(1e-9));
+          Approx(base["plans"][i]["step_time_s"].get<double>()).epsilon(alike ? 1e-9 : 0.0033));
   }
 }
 
