@@ -46,6 +46,20 @@ std::string winner_text(const VariantResult& base, const ReportStyle& style) {
   return text;
 }
 
+/// "step 6.54 s, in 9 of 10 cases 5.23 to 8.18 s (± 25 %): …"
+std::string expected_error_text(const PlanOutcome& outcome) {
+  const ExpectedError& error = outcome.expected_error;
+  if (error.relative_error <= 0) return "";
+  const double step_s = outcome.metrics.step_time_s, factor = 1 + error.relative_error;
+  return wrapped(
+             fmt::format("Expected error of its step of {}: 90 % interval {} to {} (± {:.0f} %), "
+                         "since {}.",
+                         format_seconds(step_s), format_seconds(step_s / factor),
+                         format_seconds(step_s * factor), 100 * error.relative_error, error.source),
+             kTextWidth, 2) +
+         "\n";
+}
+
 /// All reasons of the plans that cannot be, and what is too big about those that do not fit.
 std::string obstacles(const VariantResult& variant) {
   std::string text;
@@ -110,6 +124,7 @@ std::string scenario_text(const RunResult& result, std::size_t scenario, const R
       text += fmt::format("\nWhere a step of {} goes (mean of its {} GPUs)\n",
                           printable(best.plan.name), world_size(best.plan));
       text += breakdown_table(best).text(style.width, style.color);
+      text += expected_error_text(best);
       text += fmt::format("\nMemory of its fullest GPU (stage {})\n", fullest_stage(best).stage);
       text += memory_table(best).text(style.width, style.color);
       if (!best.used_links.empty())

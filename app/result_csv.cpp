@@ -56,6 +56,7 @@ void add_step_cells(Csv& csv, const PlanOutcome& outcome, const VariantResult& v
   };
   const DeviceMetrics mean = possible ? mean_device(outcome) : DeviceMetrics{};
   cell("step_time_s", outcome.metrics.step_time_s);
+  cell("step_time_relative_error", outcome.expected_error.relative_error);
   cell("tokens_per_s", outcome.tokens_per_s);
   cell("tokens_per_s_per_gpu", outcome.tokens_per_s / variant.gpus);
   cell("mfu", outcome.mfu);

@@ -110,8 +110,30 @@ JsonValue texts_json(const std::vector<std::string>& texts) {
   return json;
 }
 
+JsonValue operator_json(const PricedOperator& op) {
+  JsonValue json = JsonValue::object();
+  json.add("operator", JsonValue::of(op.name));
+  json.add("evidence", JsonValue::of(cost_source_name(op.source)));
+  json.add("expected_error", number(op.relative_error));
+  return json;
+}
+
+/// The 90 % interval of the step time, and where it is from.
+JsonValue expected_error_json(const PlanOutcome& outcome) {
+  const double factor = 1 + outcome.expected_error.relative_error;
+  JsonValue json = JsonValue::object();
+  json.add("relative_error", number(outcome.expected_error.relative_error));
+  JsonValue interval = JsonValue::list();
+  interval.items.push_back(number(outcome.metrics.step_time_s / factor));
+  interval.items.push_back(number(outcome.metrics.step_time_s * factor));
+  json.add("step_time_interval_s", std::move(interval));
+  json.add("source", JsonValue::of(outcome.expected_error.source));
+  return json;
+}
+
 void add_step(JsonValue& json, const PlanOutcome& outcome, const VariantResult& variant) {
   json.add("step_time_s", number(outcome.metrics.step_time_s));
+  json.add("expected_error", expected_error_json(outcome));
   json.add("tokens_per_s", number(outcome.tokens_per_s));
   json.add("tokens_per_s_per_gpu", number(outcome.tokens_per_s / variant.gpus));
   const double tokens = variant.variant.scenario.workload.tokens;
@@ -147,6 +169,11 @@ void add_details(JsonValue& json, const PlanOutcome& outcome) {
   for (std::size_t i = 0; i < std::size(outcome.evidence_share); ++i)
     evidence.add(cost_source_name(static_cast<CostSource>(i)), number(outcome.evidence_share[i]));
   json.add("compute_time_by_evidence", std::move(evidence));
+  json.add("price_error", number(outcome.prices.relative_error));
+  JsonValue weakest = JsonValue::list();
+  for (const PricedOperator& op : outcome.prices.weakest)
+    weakest.items.push_back(operator_json(op));
+  json.add("least_evidence", std::move(weakest));
   json.add("assumptions", texts_json(outcome.assumptions));
 }
 

@@ -127,6 +127,7 @@ EvaluationOptions evaluation_options(const RunOptions& options, const Calibratio
   evaluation.framework.host = calibration.host;
   if (!options.calibration.empty())
     evaluation.framework.relative_error = calibration.relative_error;
+  evaluation.calibrated = !options.calibration.empty();
   return evaluation;
 }
 

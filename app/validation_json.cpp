@@ -66,6 +66,7 @@ std::string validation_json(const ValidationResult& result) {
   overall.add("step_time", statistics_json(summary.step_time, &summary.step_time_family_mean));
   overall.add("memory", statistics_json(summary.memory, &summary.memory_family_mean));
   overall.add("out_of_memory", out_of_memory_json(summary.out_of_memory));
+  overall.add("megatron_16_bits", statistics_json(summary.megatron_16_bits, nullptr));
   overall.add("leave_family_out_error", JsonValue::of(result.cross.leave_family_out));
   overall.add("random_half_error", JsonValue::of(result.cross.random_half));
   overall.add("inside_interval", JsonValue::of(summary.inside_interval));

@@ -132,6 +132,12 @@ std::vector<std::string> closing_lines(const ValidationResult& result) {
       fmt::format("step time: mean over families {:.1f} % (families of fewer than {} "
                   "runs pooled), over runs {:.1f} %",
                   100 * all.step_time_family_mean, kPooledRuns, 100 * all.step_time.mean_abs));
+  if (const ErrorStatistics& megatron = all.megatron_16_bits; megatron.count + megatron.missing > 0)
+    lines.push_back(fmt::format(
+        "step time of Megatron-LM in 16 bits on {} or more GPUs: {} runs, mean {:.1f} %, "
+        "bias {:+.1f} %",
+        kMegatronGpus, megatron.count + megatron.missing, 100 * megatron.mean_abs,
+        100 * megatron.bias));
   lines.push_back(fmt::format("peak memory: mean over families {:.1f} %, over runs {:.1f} %",
                               100 * all.memory_family_mean, 100 * all.memory.mean_abs));
   lines.push_back(

@@ -146,6 +146,7 @@ class Evaluation {
     framework_ = framework_costs(plan.framework, plan, gpu);
     framework_.computing = given.computing;
     framework_.host = given.host;
+    if (options_.calibrated) framework_.relative_error = given.relative_error;
     for (std::string& sentence : framework_cost_sentences(plan.framework, framework_))
       framework_sentences_.push_back(std::move(sentence));
   }
@@ -331,7 +332,10 @@ class Evaluation {
   void say_evidence(const std::array<double, kCostSourceCount>& seconds_by_source) {
     std::vector<const EvidenceLog*> logs;
     for (const auto& log : logs_) logs.push_back(log.get());
-    for (std::string& sentence : evidence_sentences(logs, seconds_by_source))
+    outcome_.prices = price_evidence(logs, seconds_by_source);
+    outcome_.expected_error = expected_error(framework_.relative_error, options_.calibrated,
+                                             outcome_.plan.framework, outcome_.prices);
+    for (std::string& sentence : evidence_sentences(outcome_.prices))
       outcome_.assumptions.push_back(std::move(sentence));
   }
 

@@ -7,6 +7,7 @@
 #include "plan/plan.h"
 #include "plan/timeline.h"
 #include "plan/workload.h"
+#include "planner/evidence.h"
 #include "planner/framework.h"
 #include "sim/metrics.h"
 #include "strategies/check_plan.h"
@@ -21,6 +22,7 @@ struct EvaluationOptions {
   bool keep_timeline = false;
   bool simulate_when_too_big = true;       ///< also time plans that do not fit in memory
   FrameworkCosts framework;                ///< what a step takes beside its kernels
+  bool calibrated = false;                 ///< factors and interval are of the user's own runs
   std::vector<std::string> profile_files;  ///< profile/1: price the GPUs whose id they have
 };
 
@@ -66,6 +68,8 @@ struct PlanOutcome {
   double hfu = 0;
   double model_flops = 0, executed_flops = 0, peak_flops = 0;
   double evidence_share[kCostSourceCount] = {};  ///< compute time by CostSource
+  PriceEvidence prices;                          ///< how sure the compute time is
+  ExpectedError expected_error;                  ///< of the step time
   std::vector<std::string> assumptions;
   PhaseTimes phases;
 };

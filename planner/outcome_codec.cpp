@@ -127,13 +127,31 @@ void transfer(Archive& archive, Plan& value) {
 }
 
 template <class Archive>
+void transfer(Archive& archive, PricedOperator& value) {
+  auto& [name, source, relative_error] = value;
+  transfer_all(archive, name, source, relative_error);
+}
+
+template <class Archive>
+void transfer(Archive& archive, PriceEvidence& value) {
+  auto& [relative_error, data_sheet_error, weakest] = value;
+  transfer_all(archive, relative_error, data_sheet_error, weakest);
+}
+
+template <class Archive>
+void transfer(Archive& archive, ExpectedError& value) {
+  auto& [relative_error, source] = value;
+  transfer_all(archive, relative_error, source);
+}
+
+template <class Archive>
 void transfer(Archive& archive, PlanOutcome& value) {
   auto& [plan, faults, fits, metrics, stages, devices, links, used_links, timeline, updates_per_s,
          mean_staleness, tokens_per_s, mfu, hfu, model_flops, executed_flops, peak_flops,
-         evidence_share, assumptions, phases] = value;
+         evidence_share, prices, expected_error, assumptions, phases] = value;
   transfer_all(archive, plan, faults, fits, metrics, stages, devices, links, used_links, timeline,
                updates_per_s, mean_staleness, tokens_per_s, mfu, hfu, model_flops, executed_flops,
-               peak_flops, evidence_share, assumptions, phases);
+               peak_flops, evidence_share, prices, expected_error, assumptions, phases);
 }
 
 template <class Archive, class T>

@@ -165,6 +165,30 @@ std::string framework_fault(const MeasuredRun& run) {
   return "";
 }
 
+namespace {
+
+ErrorStatistics megatron_16_bits(const std::vector<MeasuredRun>& runs,
+                                 const std::vector<RunPrediction>& predictions) {
+  std::vector<double> errors;
+  std::vector<std::string> ids;
+  int missing = 0;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const Precision precision = runs[i].plan.precision;
+    const bool half = precision == Precision::Bf16 || precision == Precision::Fp16;
+    if (runs[i].framework != Framework::Megatron || !half || runs[i].gpus < kMegatronGpus) continue;
+    double error = 0;
+    if (step_time_error(runs[i], predictions[i], error)) {
+      errors.push_back(error);
+      ids.push_back(runs[i].id);
+    } else if (runs[i].measured.step_time_s > 0) {
+      ++missing;
+    }
+  }
+  return statistics_of(errors, ids, missing);
+}
+
+}  // namespace
+
 Validation compare(const std::vector<MeasuredRun>& runs,
                    const std::vector<RunPrediction>& predictions) {
   std::map<std::string, Collected> families;
@@ -201,6 +225,7 @@ Validation compare(const std::vector<MeasuredRun>& runs,
         return family.out_of_memory.true_positive + family.out_of_memory.false_negative > 0;
       });
   result.inside_interval = share_inside(runs, predictions);
+  result.megatron_16_bits = megatron_16_bits(runs, predictions);
   return result;
 }
 

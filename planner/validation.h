@@ -40,10 +40,13 @@ struct Validation {
   ErrorStatistics step_time, memory;   ///< over all runs but those of families left out
   OutOfMemoryTable out_of_memory;
   /// Means over families of their means; families of fewer than kPooledRuns runs count as one.
+  /// Of runs of Megatron-LM in 16 bits on kMegatronGpus or more.
+  ErrorStatistics megatron_16_bits;
   double step_time_family_mean = 0, memory_family_mean = 0, out_of_memory_family_right = 1;
   double inside_interval = 0;  ///< share of timed runs whose time lies in the stated interval
 };
 inline constexpr int kPooledRuns = 5;
+inline constexpr int kMegatronGpus = 8;
 
 /// Compares what was measured with what was predicted; both in the same order.
 Validation compare(const std::vector<MeasuredRun>& runs,

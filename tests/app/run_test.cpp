@@ -89,6 +89,32 @@ TEST_CASE("the JSON result is versioned and its parts add up to the step for eve
   CHECK(measured >= 12);
 }
 
+TEST_CASE("every possible plan's step has its interval, where that is from, and its evidence") {
+  const Json result = Json::parse(small_json());
+  int possible = 0;
+  for (const Json& variant : result["variants"])
+    for (const Json& plan : variant["plans"]) {
+      if (!plan["possible"].get<bool>()) continue;
+      ++possible;
+      const double step_s = plan["step_time_s"].get<double>();
+      const Json& error = plan["expected_error"];
+      const double factor = 1 + error["relative_error"].get<double>();
+      CHECK(factor > 1);
+      CHECK(error["step_time_interval_s"][0].get<double>() == Approx(step_s / factor));
+      CHECK(error["step_time_interval_s"][1].get<double>() == Approx(step_s * factor));
+      CHECK(error["source"].get<std::string>().find("published runs") != std::string::npos);
+      double share = 0;
+      for (const auto& [source, part] : plan["compute_time_by_evidence"].items())
+        share += part.get<double>();
+      CHECK(share == Approx(1));
+      CHECK(plan["price_error"].get<double>() > 0);
+      REQUIRE(plan["least_evidence"].size() > 0);
+      CHECK(plan["least_evidence"][0].contains("operator"));
+      CHECK(plan["least_evidence"][0]["expected_error"].get<double>() > 0);
+    }
+  CHECK(possible > 1);
+}
+
 TEST_CASE("the winner of each variant is the fastest plan that fits") {
   const Json result = Json::parse(small_json());
   for (const Json& variant : result["variants"]) {

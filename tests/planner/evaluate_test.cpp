@@ -111,6 +111,40 @@ TEST_CASE("executed FLOPs equal a count over the operator lists") {
         Approx(micro_batch_flops * ranks_of_a_stage * micro_batches).epsilon(1e-3));
 }
 
+TEST_CASE(
+    "a step's expected error is its framework's, its calibration's, or wider without evidence") {
+  const Model model = *find_model("llama3-8b");
+  const Workload workload{.global_batch = 8, .seq_len = 1024};
+  EvaluationOptions options;
+  options.framework.relative_error = 0.2;
+  const auto of = [&](const Cluster& cluster, const Plan& plan) {
+    return evaluate(model, workload, cluster, plan, options).expected_error;
+  };
+  Plan plan;
+  plan.dp = 8;
+  const Cluster known = dgx_cluster(1);
+  CHECK(of(known, plan).relative_error == Approx(0.2));
+  CHECK(of(known, plan).source.find("all frameworks") != std::string::npos);
+
+  ClusterSpec spec = known.spec();
+  spec.groups[0].node.gpu.compute_capability = 70;  // nothing was measured of its generation
+  spec.groups[0].node.gpu.id = "other";
+  Problems problems;
+  const Cluster unknown = Cluster::build(spec, problems);
+  CHECK(of(unknown, plan).relative_error > 0.3);
+  CHECK(of(unknown, plan).source.find("data sheets") != std::string::npos);
+
+  plan.framework = Framework::Megatron;
+  const ExpectedError megatron = of(known, plan);
+  CHECK(megatron.relative_error ==
+        framework_costs(Framework::Megatron, plan, spec.groups[0].node.gpu).relative_error);
+  CHECK(megatron.source.find("megatron") != std::string::npos);
+
+  options.calibrated = true;
+  CHECK(of(known, plan).relative_error == Approx(0.2));
+  CHECK(of(known, plan).source.find("calibration") != std::string::npos);
+}
+
 TEST_CASE("a host that waits for each operator adds its time to every one") {
   Plan plan;
   plan.tp = 8;

@@ -30,6 +30,8 @@ PlanOutcome sample() {
   outcome.timeline.events.push_back({.rank = 5, .tag = 1, .start_s = -0.0, .end_s = 2});
   outcome.assumptions = {"one", std::string("a\0b", 3)};
   outcome.evidence_share[3] = 1;
+  outcome.prices = {0.1, 0.02, {{"adam", CostSource::Scaled, 0.3}}};
+  outcome.expected_error = {0.25, "published runs"};
   return outcome;
 }
 
@@ -47,6 +49,8 @@ TEST_CASE("an outcome comes out of its bytes as it went in") {
   CHECK(back.stages[0].memory.parts[0].name == "weights");
   CHECK(back.devices[0].representative.value == 5);
   CHECK(back.assumptions[1].size() == 3);
+  CHECK(back.prices.weakest[0].name == "adam");
+  CHECK(back.expected_error.source == "published runs");
   CHECK(pack_outcome(back) == bytes);
 }
 
