@@ -300,9 +300,12 @@ class Parser {
         "PLAN is what `rehearse run --plan-out` writes. Starts the plan's ranks here; under mpirun "
         "or srun,\nstart rehearse-device train instead (docs/training.md).");
     file(app, "PLAN", train_.plan, "The plan")->required();
-    file(app, "--data", train_.data, "Train on FILE: tokens, or a text by its bytes")->required();
+    file(app, "--data", train_.data,
+         "Train on FILE: tokens, or a text by its bytes (default: a text that ships with it)");
     value(app, "--steps", train_.steps, "N",
           "Steps of the whole run (default: the plan's, or 100)");
+    app->add_flag("--no-predict", train_.no_predict,
+                  "Do not measure and simulate first where the plan says no step time");
     app->add_flag("--local", train_.local, "Start all ranks here (the default)");
     value(app, "--device", train_.device, "cpu|cuda[:N]", "What one rank computes on");
     value(app, "--threads", train_.threads, "N", "Threads of a rank on a CPU");

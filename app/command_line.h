@@ -101,7 +101,7 @@ struct TrainCommandOptions {
   std::string plan, data, device, checkpoint, timeline;
   std::string steps, threads, deadline, seed, rate, rate_schedule, warmup, checkpoint_every;
   std::string restarts, partition;  ///< as typed; empty: rehearse-device's own defaults
-  bool resume = false, json = false, local = false;
+  bool resume = false, json = false, local = false, no_predict = false;
 };
 
 struct CompletionOptions {

@@ -94,8 +94,9 @@ std::string report(const TimelineComparison& comparison, const CompareOptions& o
                     stdout_takes_color(options.color));
   text += fmt::format(
       "\nMeans over {} ranks; measured: medians over {} steps, the step that of the slowest rank.\n"
-      "Errors are (predicted - measured) / measured.\n",
-      comparison.measured_ranks, comparison.steps);
+      "Errors are (predicted - measured) / measured. {:.1f} % of the predicted time has measured\n"
+      "parts of the same name beside it.\n",
+      comparison.measured_ranks, comparison.steps, 100 * comparison.paired_share);
   return text;
 }
 

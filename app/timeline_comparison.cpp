@@ -30,6 +30,10 @@ PartSums sums_of(const Timeline& timeline) {
   for (const TimelineEvent& event : timeline.events) {
     const auto weight = weights.find(event.rank);
     if (weight == weights.end()) continue;
+    // Of a message between stages both ends are in a simulated timeline; its sender stands for it.
+    const bool is_message =
+        event.stream == Stream::PipelineForward || event.stream == Stream::PipelineBackward;
+    if (is_message && event.bytes == 0) continue;
     PartSum& sum = sums[{event.stream, timeline.tags[static_cast<std::size_t>(event.tag)]}];
     sum.seconds += weight->second * (event.end_s - event.start_s);
     sum.bytes += weight->second * event.bytes;
@@ -66,6 +70,15 @@ std::size_t rank_count(const TimelineFile& file) {
   for (const std::int32_t alike : file.timelines.front().represented)
     count += static_cast<std::size_t>(alike);
   return count;
+}
+
+double paired_share(const std::vector<ComparedPart>& parts) {
+  double all_s = 0, paired_s = 0;
+  for (const ComparedPart& part : parts) {
+    all_s += part.predicted_s;
+    if (part.measured_s > 0) paired_s += part.predicted_s;
+  }
+  return all_s > 0 ? paired_s / all_s : 1;
 }
 
 JsonValue part_json(const ComparedPart& part) {
@@ -120,6 +133,7 @@ TimelineComparison compare_timelines(const TimelineFile& predicted,
     if (a.stream != b.stream) return a.stream < b.stream;
     return a.predicted_s > b.predicted_s;
   });
+  result.paired_share = paired_share(result.parts);
   return result;
 }
 
@@ -135,6 +149,7 @@ std::string comparison_json(const TimelineComparison& comparison) {
   root.add("measured_step_s", JsonValue::of(comparison.measured_step_s));
   root.add("error", JsonValue::of(relative_difference(comparison.predicted_step_s,
                                                       comparison.measured_step_s)));
+  root.add("paired_share", JsonValue::of(comparison.paired_share));
   root.add("parts", std::move(parts));
   return to_text(root);
 }

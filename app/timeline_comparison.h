@@ -20,6 +20,8 @@ struct TimelineComparison {
   std::size_t predicted_ranks = 0, measured_ranks = 0;
   std::size_t steps = 0;  ///< measured, of the rank that has fewest
   double predicted_step_s = 0, measured_step_s = 0;
+  double paired_share =
+      1;  ///< of the predicted time of all streams: what was measured under its name
   std::vector<ComparedPart> parts;  ///< by stream, then the longest prediction first
 };
 

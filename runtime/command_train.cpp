@@ -66,6 +66,8 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
     request.checkpoint_every = count(1);
   else if (name == "--restarts")
     request.restarts = static_cast<int>(count(0));
+  else if (name == "--predicted-step")
+    request.predicted_step_s = number_of(name, value, Dimension::Seconds, 0);
   else if (name == "--rank-states")
     request.states = value;
   else if (name == "--seed")
@@ -105,7 +107,8 @@ TrainRequest parse(Arguments arguments) {
       "--data",       "--device",   "--steps",  "--threads",       "--deadline",
       "--checkpoint", "--restarts", "--seed",   "--rate",          "--rate-batch",
       "--warmup",     "--clip",     "--resume", "--rate-schedule", "--partition",
-      "--json",       "--timeline", "--local",  "--weight-decay",  "--checkpoint-every"};
+      "--json",       "--timeline", "--local",  "--weight-decay",  "--checkpoint-every",
+      "--predicted-step"};
   TrainRequest request;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& name = arguments[i];
@@ -130,9 +133,6 @@ TrainRequest parse(Arguments arguments) {
   }
   if (request.plan.empty())
     throw ArgumentError("train wants a plan", "rehearse run SCENARIO --plan-out plan.json");
-  if (request.data.empty())
-    throw ArgumentError("train wants a corpus: --data FILE",
-                        "a text, or a token file of `rehearse data tokenize`");
   if (request.checkpoint.empty() &&
       (request.resume || request.restarts > 0 || request.checkpoint_every > 0))
     throw ArgumentError("going on from a checkpoint wants their folder: --checkpoint FOLDER");
@@ -180,8 +180,9 @@ std::unique_ptr<ComputeDevice> device_for(const TrainRequest& request, int ranks
 
 int train_rank(const TrainRequest& request, World& world) {
   const bool first = world.rank() == 0;
-  const std::optional<PlanFile> file = read_plan(request.plan, first);
+  std::optional<PlanFile> file = read_plan(request.plan, first);
   if (!file) return kExitBadInput;
+  if (request.predicted_step_s > 0) file->step_time_s = request.predicted_step_s;
   const int ranks = world_size(file->plan);
   if (ranks != world.size()) {
     if (first)

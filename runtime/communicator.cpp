@@ -71,10 +71,15 @@ std::int64_t TrafficCount::of(Traffic traffic) const {
   return sum;
 }
 
+Transfer Communicator::counted(Transfer transfer, const TransferNote& note) {
+  count_->add(note.traffic, note.kind, note.bytes);
+  return watch_ ? watch_(std::move(transfer), note) : std::move(transfer);
+}
+
 Transfer Communicator::start_all_reduce(const TensorView& tensor, Reduction how, Traffic traffic) {
   if (size() == 1 || tensor.elements() == 0) return {};
-  count_->add(traffic, CollectiveKind::AllReduce, bytes_of(tensor));
-  return begin_all_reduce(tensor, how);
+  return counted(begin_all_reduce(tensor, how),
+                 {traffic, CollectiveKind::AllReduce, bytes_of(tensor)});
 }
 
 Transfer Communicator::start_all_gather(const ConstTensorView& mine, const TensorView& all,
@@ -82,8 +87,7 @@ Transfer Communicator::start_all_gather(const ConstTensorView& mine, const Tenso
   ensure(all.elements() == mine.elements() * size(), "a gather's parts make up the whole");
   ensure(size() > 1 || mine.data == all.data, "a rank that is alone gathers what it has");
   if (size() == 1 || mine.elements() == 0) return {};
-  count_->add(traffic, CollectiveKind::AllGather, bytes_of(mine));
-  return begin_all_gather(mine, all);
+  return counted(begin_all_gather(mine, all), {traffic, CollectiveKind::AllGather, bytes_of(mine)});
 }
 
 Transfer Communicator::start_reduce_scatter(const ConstTensorView& all, const TensorView& mine,
@@ -91,19 +95,19 @@ Transfer Communicator::start_reduce_scatter(const ConstTensorView& all, const Te
   ensure(all.elements() == mine.elements() * size(), "a scatter's parts make up the whole");
   ensure(size() > 1 || mine.data == all.data, "a rank that is alone keeps what it has");
   if (size() == 1 || mine.elements() == 0) return {};
-  count_->add(traffic, CollectiveKind::ReduceScatter, bytes_of(all));
-  return begin_reduce_scatter(all, mine);
+  return counted(begin_reduce_scatter(all, mine),
+                 {traffic, CollectiveKind::ReduceScatter, bytes_of(all)});
 }
 
 Transfer Communicator::start_broadcast(const TensorView& tensor, int root, Traffic traffic) {
   if (size() == 1 || tensor.elements() == 0) return {};
-  count_->add(traffic, CollectiveKind::Broadcast, bytes_of(tensor));
-  return begin_broadcast(tensor, root);
+  return counted(begin_broadcast(tensor, root),
+                 {traffic, CollectiveKind::Broadcast, bytes_of(tensor)});
 }
 
 Transfer Communicator::start_send(const ConstTensorView& tensor, int to, int tag, Traffic traffic) {
-  count_->add(traffic, CollectiveKind::SendReceive, bytes_of(tensor));
-  return begin_send(tensor, to, tag);
+  return counted(begin_send(tensor, to, tag),
+                 {traffic, CollectiveKind::SendReceive, bytes_of(tensor)});
 }
 
 Transfer Communicator::start_receive(const TensorView& tensor, int from, int tag) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -47,6 +48,16 @@ class PendingTransfer {
 using Transfer = std::unique_ptr<PendingTransfer>;  ///< empty: done already
 void finish(Transfer& transfer);
 
+/// What a transfer is, for records.
+struct TransferNote {
+  Traffic traffic = Traffic::Tensor;
+  CollectiveKind kind = CollectiveKind::AllReduce;
+  std::int64_t bytes = 0;  ///< as counted
+};
+/// Gets each transfer that this rank gives to a communicator (receipts of messages are not given),
+/// right after it began, and returns it or what stands for it.
+using TransferWatch = std::function<Transfer(Transfer, const TransferNote&)>;
+
 /// Payload a rank gave to its communicators, in bytes: the whole buffer of an all-reduce, of a
 /// reduce-scatter or a broadcast, the own part of an all-gather, a message at its sender.
 class TrafficCount {
@@ -90,7 +101,10 @@ class Communicator {
   void all_gather(const ConstTensorView& mine, const TensorView& all, Traffic traffic);
   void reduce_scatter(const ConstTensorView& all, const TensorView& mine, Traffic traffic);
 
+  void observe(TransferWatch watch) { watch_ = std::move(watch); }
+
  private:
+  Transfer counted(Transfer transfer, const TransferNote& note);
   virtual Transfer begin_all_reduce(const TensorView& tensor, Reduction how) = 0;
   virtual Transfer begin_all_gather(const ConstTensorView& mine, const TensorView& all) = 0;
   virtual Transfer begin_reduce_scatter(const ConstTensorView& all, const TensorView& mine) = 0;
@@ -99,6 +113,7 @@ class Communicator {
   virtual Transfer begin_receive(const TensorView& tensor, int from, int tag) = 0;
 
   TrafficCount* count_;
+  TransferWatch watch_;
 };
 
 /// The group of a rank that is alone.

@@ -51,6 +51,13 @@ void EventLog::end_step(double at_s) {
   std::stable_sort(events_.begin(), events_.end(), [](const auto& a, const auto& b) {
     return a.stream != b.stream ? a.stream < b.stream : a.start_s < b.start_s;
   });
+  // Messages to two neighbours may be under way at once; on their stream the later of them begins
+  // where the earlier ends, as in a simulated timeline.
+  for (std::size_t i = 1; i < events_.size(); ++i) {
+    if (events_[i].stream != events_[i - 1].stream) continue;
+    events_[i].start_s = std::max(events_[i].start_s, events_[i - 1].end_s);
+    events_[i].end_s = std::max(events_[i].end_s, events_[i].start_s);
+  }
   if (file_.steps.size() == most_steps_) {
     file_.steps.erase(file_.steps.begin());
     file_.timelines.erase(file_.timelines.begin());

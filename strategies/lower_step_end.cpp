@@ -167,8 +167,10 @@ void Lowering::emit_copy_reductions() {
                          "mirrored gradient all-reduce");
     }
   } else if (in_.model.tied_embeddings && !ends_meet(in_.schedule)) {
-    add_copy_reduction(0, plan_.pp - 1, embedding_parameters_per_rank(shape_) * gradient_bytes(),
-                       "tied embedding all-reduce");
+    // The table alone: learned positions lie on the first stage only.
+    const double table =
+        head_parameters_per_rank(shape_, true) - head_parameters_per_rank(shape_, false);
+    add_copy_reduction(0, plan_.pp - 1, table * gradient_bytes(), "tied embedding all-reduce");
   }
 }
 

@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/part_label.h"
+
 namespace rehearse {
 namespace {
 
@@ -19,18 +21,6 @@ WorkKind work_of(const Operator& op) {
       return WorkKind::Elementwise;
   }
   return WorkKind::Elementwise;
-}
-
-const char* group_name(CommGroup group) {
-  return group == CommGroup::Context ? "context" : "tensor";
-}
-
-std::string label_of(const Operator& op) {
-  std::string label = operator_name(op.name);
-  if (op.recomputed) return label + " (recomputed)";
-  if (op.pass == Pass::InputGradient) return label + " dgrad";
-  if (op.pass == Pass::WeightGradient) return label + " wgrad";
-  return label;
 }
 
 }  // namespace
@@ -73,7 +63,7 @@ SegmentItem StageProgrammer::price(const Operator& op, PricedTotals& totals) con
   totals.seconds_by_source[static_cast<std::size_t>(cost.source)] += cost.seconds;
   SegmentItem item;
   item.seconds = cost.seconds;
-  item.label = labels_.of(label_of(op));
+  item.label = labels_.of(operator_label(op));
   item.work = work_of(op);
   return item;
 }
@@ -90,11 +80,8 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
       to.beside_next = from.beside_next;
       to.item.seconds = collective_seconds_(from);
       to.item.bytes = from.bytes;
-      const std::string name = collective_name(from.collective);
-      const std::string way = from.op.name == OperatorName::ExpertUp ? "dispatch " : "combine ";
-      to.item.label = labels_.of(from.group == CommGroup::Experts
-                                     ? way + suffix
-                                     : group_name(from.group) + (" " + name) + " " + suffix);
+      to.item.label =
+          labels_.of(layer_collective_label(from.group, from.collective, from.op.name, suffix));
       to.item.work = WorkKind::TensorComm;
     } else {
       to.item = price(from.op, priced.totals);

@@ -16,11 +16,20 @@ bool is_token_file(const std::string& path) {
   return file && std::string_view(magic.data(), magic.size()) == "RHTOKENS";
 }
 
+/// The bytes of a file; without one, the text that is part of the program.
+std::string text_of(const std::string& path) {
+  if (path.empty()) return std::string(shipped_text());
+  std::ifstream file(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) throw std::runtime_error("cannot read " + path);
+  return text;
+}
+
 }  // namespace
 
 Corpus open_corpus(const std::string& path, int seq_len) {
   Corpus corpus;
-  if (is_token_file(path)) {
+  if (!path.empty() && is_token_file(path)) {
     const auto file = std::make_shared<TokenFile>(TokenFile::open(path));
     corpus.tokens = file->size();
     corpus.vocab = file->vocab();
@@ -31,10 +40,7 @@ Corpus open_corpus(const std::string& path, int seq_len) {
     };
     return corpus;
   }
-  std::ifstream file(path, std::ios::binary);
-  const auto text = std::make_shared<std::string>(std::istreambuf_iterator<char>(file),
-                                                  std::istreambuf_iterator<char>());
-  if (file.bad()) throw std::runtime_error("cannot read " + path);
+  const auto text = std::make_shared<const std::string>(text_of(path));
   corpus.tokens = static_cast<std::int64_t>(text->size());
   corpus.vocab = kByteVocab;
   corpus.reader = [text, seq_len](std::int64_t sample, TokenRange range,

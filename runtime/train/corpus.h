@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "runtime/train/trainer.h"
 
@@ -13,7 +14,12 @@ struct Corpus {
   SampleReader reader;
 };
 
-/// Opens a token file, or reads a text as bytes. Throws std::runtime_error.
+/// The text that ships with the program (scenarios/data), put into it when it is built.
+std::string_view shipped_text();
+inline constexpr const char* kShippedTextName = "scenarios/data/lighthouse-log.txt";
+
+/// Opens a token file, or reads a text as bytes; an empty path is the shipped text. Throws
+/// std::runtime_error.
 Corpus open_corpus(const std::string& path, int seq_len);
 
 }  // namespace rehearse

@@ -55,6 +55,8 @@ std::string result_text(const TrainResult& result, const PlanFile& file) {
     const double error = (file.step_time_s - step_s) / step_s;
     text += ", " + format_seconds(file.step_time_s) + " predicted (" + (error > 0 ? "+" : "") +
             fixed(100 * error, 1) + " %)";
+  } else {
+    text += "; nothing was predicted";
   }
   return text + "\n";
 }

@@ -7,8 +7,8 @@
 
 #include "plan/digest.h"
 #include "runtime/checkpoint.h"
-#include "runtime/timeline_writer.h"
 #include "runtime/train/corpus.h"
+#include "runtime/train/step_recorder.h"
 
 namespace rehearse {
 namespace {
@@ -18,39 +18,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
-
-/// Runs operators on another device and records when each was at work, under its own name.
-class RecordingDevice final : public ComputeDevice {
- public:
-  RecordingDevice(ComputeDevice& inner, EventLog& log) : inner_(inner), log_(log) {}
-  std::string description() const override { return inner_.description(); }
-  void* allocate(std::size_t bytes) override { return inner_.allocate(bytes); }
-  void release(void* memory) noexcept override { inner_.release(memory); }
-  void upload(void* to_device, const void* from_host, std::size_t bytes) override {
-    inner_.upload(to_device, from_host, bytes);
-  }
-  void download(void* to_host, const void* from_device, std::size_t bytes) override {
-    inner_.download(to_host, from_device, bytes);
-  }
-  void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override {
-    inner_.fill_bytes(memory, value, bytes);
-  }
-  void synchronize() override { inner_.synchronize(); }
-
-  EventPlace place;  ///< of the operators that follow; the tag is the operator's
-
- private:
-  void execute(const OperatorCall& call) override {
-    const double start_s = EventLog::now_s();
-    inner_.run(call);
-    inner_.synchronize();
-    place.tag = call_name(call);
-    log_.add(place, start_s, EventLog::now_s());
-  }
-
-  ComputeDevice& inner_;
-  EventLog& log_;
-};
 
 /// Weights, moments and what the schedule of the rate remembers, in and out of checkpoints.
 class Checkpoints {
@@ -183,25 +150,21 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
                          ComputeDevice& device,
                          const std::function<void(const StepReport&, double step_s)>& progress) {
   const Corpus corpus = open_corpus(request.data, file.workload.seq_len);
-  check_corpus(corpus, file, request.data);
+  const std::string name = request.data.empty() ? kShippedTextName : request.data;
+  if (request.data.empty() && world.rank() == 0)
+    std::cerr << "rehearse-device: no --data, so it is " << name << ", which ships with it ("
+              << corpus.tokens << " bytes, each a token)\n";
+  check_corpus(corpus, file, name);
   TrainOptions options = request.options;
   options.rate.total_steps = steps_of(request, file);
   if (request.reference_batch > 0)
     options.rate.peak = scaled_rate(options.rate.peak, request.reference_batch,
                                     static_cast<double>(file.workload.global_batch));
-  EventLog log(world.rank());
-  RecordingDevice recorder(device, log);
-  const bool records = !request.timeline.empty();
-  Trainer trainer(file, options, world, records ? static_cast<ComputeDevice&>(recorder) : device,
-                  corpus.tokens, corpus.reader);
-  if (records) {
-    recorder.place.stage = trainer.groups().at.pipeline;
-    trainer.on_action = [&](const Action& action) {
-      recorder.place.chunk = action.chunk;
-      recorder.place.micro_batch = action.micro_batch;
-    };
-    trainer.on_unit = [&](const Unit& unit) { recorder.place.layer = unit.layer; };
-  }
+  std::optional<StepRecorder> recorder;  // outlives the trainer, which computes on its device
+  if (!request.timeline.empty()) recorder.emplace(file, world.rank(), device);
+  Trainer trainer(file, options, world, recorder ? recorder->device() : device, corpus.tokens,
+                  corpus.reader);
+  if (recorder) recorder->attach(trainer);
   Checkpoints checkpoints(request, file, world, trainer);
   if (request.resume) checkpoints.resume();
   TrainResult result;
@@ -210,9 +173,9 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
   while (trainer.next_step() < options.rate.total_steps) {
     trainer.clear_traffic();
     const auto begin = Clock::now();
-    if (records) log.begin_step(trainer.next_step(), EventLog::now_s());
+    if (recorder) recorder->begin_step(trainer.next_step());
     const StepReport report = trainer.step();
-    if (records) log.end_step(EventLog::now_s());
+    if (recorder) recorder->end_step();
     const double step_s = seconds_since(begin);
     result.steps.push_back(report);
     result.step_times_s.push_back(step_s);
@@ -221,7 +184,7 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
         request.checkpoint_every > 0 && trainer.next_step() % request.checkpoint_every == 0;
     if (!request.checkpoint.empty() && is_due) checkpoints.save();
   }
-  if (records && log.steps() > 0) log.write(request.timeline, "rehearse train", file.title);
+  if (recorder) recorder->write(request.timeline, file.title);
   result.traffic_bytes = trainer.traffic_of_all();
   if (!request.checkpoint.empty() && checkpoints.saved_step() != trainer.next_step())
     checkpoints.save();

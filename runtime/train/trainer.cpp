@@ -208,6 +208,7 @@ StepReport Trainer::step() {
   for (const Action& action : schedule_.actions[static_cast<std::size_t>(groups_->at.pipeline)])
     execute(action);
   mail_->end_step();
+  if (on_actions_done) on_actions_done();
   sync_->end_step();
   StepReport report{.step = step_, .loss = step_loss(), .rate = rate_.at(step_)};
   if (!std::isfinite(report.loss))

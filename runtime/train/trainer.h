@@ -75,12 +75,14 @@ class Trainer {
   std::size_t allocated_bytes() const { return pool_->allocated_bytes(); }
   RankGroups& groups() { return *groups_; }
   ParameterStore& store() { return *store_; }
+  const Schedule& schedule() const { return schedule_; }
   LearningRate& rate() { return rate_; }
   void set_next_step(std::int64_t step) { step_ = step; }
   /// What happens before each action of the schedule, for records.
   std::function<void(const Action&)> on_action;
-  /// What happens before the operators of a unit.
+  /// What happens before the operators of a unit, and after those of the last action.
   std::function<void(const Unit&)> on_unit;
+  std::function<void()> on_actions_done;
 
  private:
   void make_units();

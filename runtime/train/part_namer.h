@@ -1,0 +1,81 @@
+#pragma once
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels/layer.h"
+#include "kernels/ops/operator_call.h"
+#include "plan/plan_file.h"
+#include "plan/schedule.h"
+#include "plan/timeline.h"
+#include "runtime/communicator.h"
+#include "runtime/train/parameter_store.h"
+
+namespace rehearse {
+
+/// Gives what a real run does the names that the simulation has for it, by walking the very lists
+/// of operators (kernels/layer.h) that the simulation prices: each call takes the next operator of
+/// its sort in the list of the unit and pass at hand.
+class PartNamer {
+ public:
+  explicit PartNamer(const PlanFile& file);
+
+  void begin_action(ActionKind kind) { action_ = kind; }
+  /// `index`: the layer's place in its chunk, which decides whether it recomputes.
+  void begin_unit(ModelUnit unit, int layer, int index);
+  /// What follows belongs to the step as a whole: clearing gradients, their norm, the update.
+  void leave_units() { open_ = nullptr; }
+
+  struct Share {
+    std::string label;
+    double share = 1;  ///< of the call's time
+  };
+  /// A call that does two operators of the list at once (a norm with the residual before it) gives
+  /// each its share by the bytes that the list says they move.
+  std::vector<Share> names(const OperatorCall& call);
+
+  struct TransferName {
+    Stream stream = Stream::Data;
+    std::string label;
+  };
+  /// Nothing for what the simulation does not know (the loss, for people).
+  std::optional<TransferName> name(const TransferNote& note) const;
+
+ private:
+  enum class Sort : std::uint8_t {
+    Product,
+    BiasSum,
+    Norm,
+    Residual,
+    Attention,
+    Joined,
+    Rotation,
+    Activation,
+    Embedding,
+    CrossEntropy,
+    None
+  };
+  struct Item {
+    Sort sort = Sort::None;
+    Pass pass = Pass::Forward;
+    std::string label;
+    double bytes = 0;
+    bool is_taken = false;
+  };
+  using Key = std::tuple<ModelUnit, ActionKind, int>;  ///< the last: what tells layers apart
+
+  static Sort sort_of(const Operator& op);
+  static Sort sort_of(const OperatorCall& call);
+  std::vector<Item> items_of(ModelUnit unit, int layer, int index) const;
+  const Item* take(Sort sort);
+  std::string step_part(const OperatorCall& call) const;
+
+  LayerShape shape_;
+  ActionKind action_ = ActionKind::Forward;
+  std::map<Key, std::vector<Item>> known_;
+  std::vector<Item>* open_ = nullptr;
+};
+
+}  // namespace rehearse

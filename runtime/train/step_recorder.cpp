@@ -1,0 +1,149 @@
+#include "runtime/train/step_recorder.h"
+
+#include <utility>
+
+#include "kernels/operator.h"
+
+namespace rehearse {
+
+/// Runs operators on another device and records when each was at work.
+class StepRecorder::Device final : public ComputeDevice {
+ public:
+  Device(ComputeDevice& inner, StepRecorder& recorder) : inner_(inner), recorder_(recorder) {}
+  std::string description() const override { return inner_.description(); }
+  void* allocate(std::size_t bytes) override { return inner_.allocate(bytes); }
+  void release(void* memory) noexcept override { inner_.release(memory); }
+  void upload(void* to_device, const void* from_host, std::size_t bytes) override {
+    inner_.upload(to_device, from_host, bytes);
+  }
+  void download(void* to_host, const void* from_device, std::size_t bytes) override {
+    inner_.download(to_host, from_device, bytes);
+  }
+  void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override {
+    const double start_s = EventLog::now_s();
+    inner_.fill_bytes(memory, value, bytes);
+    inner_.synchronize();
+    if (recorder_.place_.chunk >= 0) return;
+    recorder_.place_.tag = operator_name(OperatorName::GradientAccumulate);
+    recorder_.log_.add(recorder_.place_, start_s, EventLog::now_s());
+  }
+  void synchronize() override { inner_.synchronize(); }
+
+ private:
+  void execute(const OperatorCall& call) override {
+    const double start_s = EventLog::now_s();
+    inner_.run(call);
+    inner_.synchronize();
+    recorder_.record(call, start_s, EventLog::now_s());
+  }
+
+  ComputeDevice& inner_;
+  StepRecorder& recorder_;
+};
+
+/// A transfer that is recorded once it is found done.
+class StepRecorder::Watched final : public PendingTransfer {
+ public:
+  Watched(Transfer inner, EventLog& log, EventPlace place, std::string label, std::int64_t bytes)
+      : inner_(std::move(inner)),
+        log_(log),
+        place_(place),
+        label_(std::move(label)),
+        bytes_(bytes),
+        start_s_(EventLog::now_s()) {}
+  bool test() override {
+    if (inner_ != nullptr && !inner_->test()) return false;
+    record();
+    return true;
+  }
+  void wait() override {
+    finish(inner_);
+    record();
+  }
+
+ private:
+  void record() {
+    if (std::exchange(is_recorded_, true)) return;
+    place_.tag = label_;
+    log_.add(place_, start_s_, EventLog::now_s(), static_cast<double>(bytes_));
+  }
+
+  Transfer inner_;
+  EventLog& log_;
+  EventPlace place_;
+  std::string label_;
+  std::int64_t bytes_;
+  double start_s_;
+  bool is_recorded_ = false;
+};
+
+StepRecorder::StepRecorder(const PlanFile& file, int rank, ComputeDevice& device)
+    : namer_(file), log_(rank), device_(std::make_unique<Device>(device, *this)) {}
+StepRecorder::~StepRecorder() = default;
+
+ComputeDevice& StepRecorder::device() { return *device_; }
+
+void StepRecorder::attach(Trainer& trainer) {
+  place_.stage = trainer.groups().at.pipeline;
+  trainer.on_action = [this](const Action& action) {
+    namer_.begin_action(action.kind);
+    place_.chunk = action.chunk;
+    place_.micro_batch = action.micro_batch;
+    place_.layer = -1;
+  };
+  trainer.on_unit = [this, &trainer](const Unit& unit) {
+    int first = unit.layer;
+    for (const Unit& other : trainer.store().units())
+      if (other.kind == ModelUnit::Layer && other.chunk == unit.chunk)
+        first = std::min(first, other.layer);
+    namer_.begin_unit(unit.kind, unit.layer, unit.layer - first);
+    place_.layer = unit.layer;
+  };
+  trainer.on_actions_done = [this] {
+    namer_.leave_units();
+    place_.chunk = place_.micro_batch = place_.layer = -1;
+  };
+  RankGroups& groups = trainer.groups();
+  const bool mirrored = trainer.schedule().placement == Placement::BothWays;
+  for (Communicator* one : {groups.tensor.get(), groups.context.get(), groups.data.get(),
+                            groups.stages.get(), groups.norm.get(), groups.world.get()})
+    watch(*one, nullptr);
+  watch(*groups.copies, mirrored ? "mirrored gradient all-reduce" : "tied embedding all-reduce");
+}
+
+void StepRecorder::watch(Communicator& communicator, const char* copies_label) {
+  communicator.observe([this, copies_label](Transfer transfer, const TransferNote& note) {
+    auto name = namer_.name(note);
+    if (!name) return transfer;
+    if (copies_label != nullptr) name->label = copies_label;
+    EventPlace place = place_;
+    place.stream = name->stream;
+    return Transfer(std::make_unique<Watched>(std::move(transfer), log_, place,
+                                              std::move(name->label), note.bytes));
+  });
+}
+
+void StepRecorder::record(const OperatorCall& call, double start_s, double end_s) {
+  double from_s = start_s, done = 0;
+  for (const PartNamer::Share& part : namer_.names(call)) {
+    done += part.share;
+    const double to_s = done >= 1 ? end_s : start_s + done * (end_s - start_s);
+    place_.tag = part.label;
+    log_.add(place_, from_s, to_s);
+    from_s = to_s;
+  }
+}
+
+void StepRecorder::begin_step(std::int64_t step) {
+  namer_.leave_units();
+  place_.chunk = place_.micro_batch = place_.layer = -1;
+  log_.begin_step(step, EventLog::now_s());
+}
+
+void StepRecorder::end_step() { log_.end_step(EventLog::now_s()); }
+
+void StepRecorder::write(const std::filesystem::path& folder, const std::string& title) const {
+  if (log_.steps() > 0) log_.write(folder, "rehearse train", title);
+}
+
+}  // namespace rehearse
