@@ -112,14 +112,18 @@ void StepRecorder::attach(Trainer& trainer) {
 }
 
 void StepRecorder::watch(Communicator& communicator, const char* copies_label) {
-  communicator.observe([this, copies_label](Transfer transfer, const TransferNote& note) {
+  const int size = communicator.size();
+  communicator.observe([this, copies_label, size](Transfer transfer, const TransferNote& note) {
     auto name = namer_.name(note);
     if (!name) return transfer;
     if (copies_label != nullptr) name->label = copies_label;
     EventPlace place = place_;
     place.stream = name->stream;
+    // The lists of a layer count a gather by its whole result.
+    const bool is_whole = note.traffic == Traffic::Tensor && note.kind == CollectiveKind::AllGather;
     return Transfer(std::make_unique<Watched>(std::move(transfer), log_, place,
-                                              std::move(name->label), note.bytes));
+                                              std::move(name->label),
+                                              is_whole ? size * note.bytes : note.bytes));
   });
 }
 
