@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
                 {"profile",
                  "[--device cpu|cuda[:N]] [--threads N] [--budget TIME] [-o FILE] [--force]",
                  "measure this device's operators into a profile", rehearse::command_profile},
-                {"train", "PLAN [--data FILE] [--steps N] [--checkpoint FOLDER] [--resume] [--json]",
+                {"train", "PLAN [--data FILE] [--steps N] [--checkpoint FOLDER] [--resume]",
                  "train a plan for real: one rank under mpirun, or all ranks here",
                  rehearse::command_train}},
   };

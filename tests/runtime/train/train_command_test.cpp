@@ -83,7 +83,7 @@ TEST_CASE("without data the shipped text is trained on, and the loss falls below
   // it is 3.15, so that a model below that has learnt more than these.
   const ChildResult result =
       train({std::string(REHEARSE_SOURCE_DIR) + "/scenarios/plans/demo-2-ranks.json", "--steps",
-             "60", "--json", "--predicted-step", "50ms"});
+             "40", "--json", "--predicted-step", "50ms"});
   INFO(result.err);
   REQUIRE(result.exit_code == 0);
   CHECK(result.err.find("scenarios/data/lighthouse-log.txt") != std::string::npos);
