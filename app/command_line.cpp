@@ -186,7 +186,9 @@ class Parser {
         "fit", "Make a cost profile of a GPU from measured tables",
         "Prints how well the fit predicts shapes that were left out of it. The columns of tables\n"
         "are described in docs/profiles.md. Without -o the profile goes to stdout.");
-    CLI::Option* tables = app->add_option("TABLE", fit_.tables, "Tables of operators, CSV");
+    CLI::Option* tables =
+        app->add_option("TABLE", fit_.tables,
+                        "Tables of operators (CSV), torch.profiler traces, nccl-tests output");
     tables->required()->type_name("FILE");
     takes_file_.push_back(tables);
     value(app, "--gpu", fit_.gpu, "GPU", "The GPU measured: a name of `rehearse list gpus`")

@@ -76,6 +76,9 @@ std::string summary(const Profile& profile, const FitOptions& options) {
   text += memory_table(profile).text(100, false) + "\n";
   text += fmt::format("Sustained rate {:.2f} ({}).\n", profile.sustained_rate.value,
                       profile.sustained_rate.source);
+  for (const CollectiveCurve& curve : profile.collectives)
+    text += fmt::format("{} among {} GPUs: {} sizes.\n", collective_name(curve.collective),
+                        curve.ranks, curve.points.size());
   if (!profile.samples.empty())
     text += fmt::format("{} operators are priced as they were measured.\n", profile.samples.size());
   return text;
@@ -100,7 +103,8 @@ ExitCode fit_command(const FitCommandOptions& options) {
     auto table = read_operator_table(read_whole(path), path, request.device, problems);
     if (!table) continue;
     for (const std::string& line : table->notes) note(path + ": " + line);
-    if (table->samples.empty()) note(path + ": nothing in it is about " + options.gpu);
+    if (table->samples.empty() && table->collectives.empty() && table->notes.empty())
+      note(path + ": nothing in it is about " + options.gpu);
     tables.push_back(std::move(*table));
   }
   if (!problems.empty()) {

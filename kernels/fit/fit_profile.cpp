@@ -93,6 +93,9 @@ Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& 
       request.sustained_rate > 0
           ? SourcedFactor{.value = request.sustained_rate, .source = "given by hand"}
           : fit_sustained_rate(tables, request.device);
+  for (const OperatorTable& table : tables)
+    profile.collectives.insert(profile.collectives.end(), table.collectives.begin(),
+                               table.collectives.end());
   if (request.keep_samples) profile.samples = exact_samples(tables);
   for (FitErrors* errors : [&] {
          std::vector<FitErrors*> all;

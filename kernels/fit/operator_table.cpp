@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "kernels/fit/measured_files.h"
 #include "plan/digest.h"
 
 namespace rehearse {
@@ -82,18 +83,24 @@ const TableGpu* find_table_gpu(std::string_view spelling) {
   return nullptr;
 }
 
+std::string why_impossible(const OperatorSample& sample, const DeviceFacts& device) {
+  const double least_s = sheet_time_s(sample.op, device);
+  const double most_s = kSlowest * least_s + kSlowest_s +
+                        kSlowest * sample.op.bytes / device.memory_bandwidth_bytes_per_s;
+  if (sample.seconds < least_s)
+    return "this is faster than the data sheet of " + device.gpu + " allows";
+  if (sample.seconds > most_s)
+    return "this is a thousand times slower than the data sheet of " + device.gpu;
+  return "";
+}
+
 void SampleCollector::add(OperatorSample sample, const CsvTable::Cell& time, bool strict) {
   if (!sample.absolute) return out_.samples.push_back(sample);
-  const double least_s = sheet_time_s(sample.op, device_);
-  const double most_s = kSlowest * least_s + kSlowest_s +
-                        kSlowest * sample.op.bytes / device_.memory_bandwidth_bytes_per_s;
-  if (sample.seconds >= least_s && sample.seconds <= most_s) return out_.samples.push_back(sample);
-  const bool fast = sample.seconds < least_s;
+  const std::string why = why_impossible(sample, device_);
+  if (why.empty()) return out_.samples.push_back(sample);
   if (strict) {
-    csv_.problem(time,
-                 fast ? "this is faster than the data sheet of " + device_.gpu + " allows"
-                      : "this is a thousand times slower than the data sheet of " + device_.gpu,
-                 "the column's name says its unit; all rows are in that unit", problems_);
+    csv_.problem(time, why, "the column's name says its unit; all rows are in that unit",
+                 problems_);
     return;
   }
   if (impossible_++ == 0) first_impossible_ = csv_.place(time);
@@ -106,15 +113,54 @@ void SampleCollector::finish() {
                          first_impossible_);
 }
 
+namespace {
+
+std::optional<OperatorTable> read_json(std::string_view text, const std::string& path,
+                                       const DeviceFacts& device, Problems& problems) {
+  // Traces of a few steps; longer ones are refused with a sentence.
+  constexpr JsonLimits kLimits{.bytes = std::size_t{1} << 30, .values = 60'000'000, .depth = 64};
+  const JsonDocument document = parse_json(text, path, problems, kLimits);
+  if (!document.parsed) return std::nullopt;
+  const auto is_list = [&](const char* key) {
+    const JsonValue* value = document.root.find(key);
+    return value && value->is_list();
+  };
+  if (is_list("traceEvents")) return read_kernel_trace(document, device, problems);
+  if (is_list("results")) return read_nccl_json(document, problems);
+  problems.add(document.source.problem_at(
+      0, "", "this JSON holds no measurements that are known here",
+      "a trace of torch.profiler has \"traceEvents\", a file of nccl-tests \"results\""));
+  return std::nullopt;
+}
+
+/// Measurements in another form than a table of comma-separated values; `other` is false for those.
+std::optional<OperatorTable> read_other(std::string_view text, const std::string& path,
+                                        const DeviceFacts& device, Problems& problems,
+                                        bool& other) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const bool json = first != std::string_view::npos && text[first] == '{';
+  other = json || is_nccl_text(text);
+  if (!other) return std::nullopt;
+  auto table = json ? read_json(text, path, device, problems)
+                    : read_nccl_text(SourceText(path, text), problems);
+  if (table) table->digest = digest_text(text);
+  return table;
+}
+
+}  // namespace
+
 std::optional<OperatorTable> read_operator_table(std::string_view text, const std::string& path,
                                                  const DeviceFacts& device, Problems& problems) {
   const std::size_t before = problems.count();
+  bool other = false;
+  auto read = read_other(text, path, device, problems, other);
+  if (other) return read;
   const auto csv = CsvTable::parse(text, path, problems);
   if (!csv) return std::nullopt;
   for (const Layout& layout : layouts()) {
     if (!csv->has_all(layout.columns)) continue;
     OperatorTable table{
-        .path = path, .kind = layout.kind, .digest = digest_text(text), .samples = {}, .notes = {}};
+        .path = path, .kind = layout.kind, .digest = digest_text(text), .samples = {}};
     SampleCollector collector(*csv, device, table, problems);
     layout.read(collector);
     collector.finish();

@@ -29,10 +29,16 @@ struct OperatorTable {
   std::string path, kind;  ///< kind: which layout of columns was recognised
   std::string digest;      ///< FNV-1a of the text
   std::vector<OperatorSample> samples;
+  std::vector<CollectiveCurve> collectives;
   std::vector<std::string> notes;  ///< what was left out, and why
 };
 
-/// Reads one table by its columns (docs/profiles.md lists the layouts). A table that is not
+/// Why the GPU cannot have taken this time: faster than its data sheet allows, or a thousand times
+/// slower. Empty: it can.
+std::string why_impossible(const OperatorSample& sample, const DeviceFacts& device);
+
+/// Reads one table by its columns, a trace of torch.profiler, or what nccl-tests wrote
+/// (docs/profiles.md lists the layouts). A table that is not
 /// recognised, lacks columns, or has cells that cannot be becomes located problems; nothing is
 /// returned then. Rows about other GPUs that say nothing about `device` are left out with a note.
 std::optional<OperatorTable> read_operator_table(std::string_view text, const std::string& path,
