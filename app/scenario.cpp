@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <set>
 #include <tuple>
 
+#include "app/lengths_file.h"
 #include "app/scenario_table.h"
 #include "app/variants.h"
 #include "kernels/profile_file.h"
@@ -132,6 +134,7 @@ class ScenarioReader {
     if (!scenario_table().read(given, reading, text)) return;
     Scenario scenario = resolved(text);
     if (!read_profiles(given, text, reading, scenario)) return;
+    if (!read_documents(given, reading, scenario.workload.documents)) return;
     if (check_cluster(scenario.cluster, expanded, reading))
       variants_.push_back({name, std::move(scenario)});
   }
@@ -159,6 +162,19 @@ class ScenarioReader {
                                     "\", and the cluster has none with this id");
     }
     return reading.problem_count() == before;
+  }
+
+  /// Fills the lengths of documents that a file has; each file is read once.
+  bool read_documents(const JsonValue& given, Reading& reading, Documents& documents) {
+    if (documents.lengths_file.empty()) return true;
+    const std::string path = (reading.folder() / documents.lengths_file).string();
+    const auto [at, is_new] = lengths_.try_emplace(path);
+    if (is_new) at->second.fault = read_lengths(path, at->second.lengths);
+    documents.lengths = at->second.lengths;
+    if (at->second.fault.empty()) return true;
+    const Reading::At place(reading, "/workload/documents/lengths_file");
+    reading.problem(nearest(given, "/workload/documents/lengths_file").offset, at->second.fault);
+    return false;
   }
 
   static std::optional<Profile> read_file(const std::string& path, Problems& problems) {
@@ -203,6 +219,11 @@ class ScenarioReader {
   std::vector<Variant> variants_;
   std::set<std::tuple<int, int, std::string>> said_;
   std::set<std::string> checked_clusters_, checked_profiles_;
+  struct Lengths {
+    std::vector<int> lengths;
+    std::string fault;
+  };
+  std::map<std::string, Lengths> lengths_;  ///< by file
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The attention core. Flash: one kernel forward and one backward (Dao et al. 2022, arXiv
-// 2205.14135), scores never leave the chip. Plain, as Megatron-LM without flash attention: the
+// 2205.14135), scores never leave the chip, and tiles that borders of documents or a window leave
+// nothing of are passed over. Plain, as Megatron-LM without flash attention: the
 // whole s×s square of scores as matrix products, with fused scale-mask-softmax and dropout
 // between them, whose results the backward reads again.
 //
@@ -32,8 +33,9 @@ Square square_of(const LayerShape& shape) {
 
 Operator flash(const LayerShape& shape, Pass pass) {
   const LayerWidths at(shape);
-  return attention(pass, at.activation_precision, shape.micro_batch, shape.seq_len, shape.seq_len,
-                   at.heads, at.kv_heads, shape.model.head_dim, true);
+  return with_pairs(attention(pass, at.activation_precision, shape.micro_batch, shape.seq_len,
+                              shape.seq_len, at.heads, at.kv_heads, shape.model.head_dim, true),
+                    shape.pair_share);
 }
 
 }  // namespace

@@ -36,7 +36,8 @@ double efficiency_at(const std::vector<HeadSizeRate>& sizes, int head_dim) {
 
 double attention_time_s(const Operator& op, const AttentionFit& fit, const ProductRates& rates) {
   const double multiprocessors = rates.multiprocessors;
-  const double key_tiles = ceil_div(op.key_len, kTile);
+  // With documents or a window a row of tiles has on average as many as a shorter sequence's.
+  const double key_tiles = std::max(1.0, op.pair_share * ceil_div(op.key_len, kTile));
   const double rows = static_cast<double>(op.batch * op.heads) * ceil_div(op.query_len, kTile);
   const double pairs = rows * (op.causal ? (key_tiles + 1) / 2 : key_tiles);
   const double efficiency = efficiency_at(fit.head_sizes, static_cast<int>(op.head_dim));
@@ -50,7 +51,8 @@ double attention_time_s(const Operator& op, const AttentionFit& fit, const Produ
 }
 
 ShapePoint attention_point(const Operator& op) {
-  return {log2_of(op.batch * op.heads), log2_of(op.key_len),
+  const double keys = op.pair_share * static_cast<double>(op.key_len);
+  return {log2_of(op.batch * op.heads), std::log2(std::max(1.0, keys)),
           log2_of(op.heads / std::max<std::int64_t>(op.kv_heads, 1)), log2_of(op.head_dim)};
 }
 

@@ -12,6 +12,8 @@
 //               products; they are priced as the former, so that all ranks are alike.
 //   unbalanced  rank r holds the r-th piece of c: of the blocks it gets, r are whole and the
 //               others empty. The last rank works on c blocks, of which one is causal.
+// Borders of documents and windows take pairs from all blocks alike, as many as from the sum of the
+// largest block of each hop.
 // Partial results are joined by their log-sum-exp: each is read and added to what is there.
 //
 // All-to-all (DeepSpeed-Ulysses, arXiv 2309.14509): four all-to-alls turn the tokens of all heads
@@ -52,8 +54,9 @@ Operator block(const LayerShape& shape, Pass pass, bool own) {
   const LayerWidths at(shape);
   const std::int64_t queries = shape.seq_len / shape.cp;
   const std::int64_t keys = own || !shape.context_balanced ? queries : queries / 2;
-  return attention(pass, at.activation_precision, shape.micro_batch, queries, keys, at.heads,
-                   at.kv_heads, shape.model.head_dim, own);
+  return with_pairs(attention(pass, at.activation_precision, shape.micro_batch, queries, keys,
+                              at.heads, at.kv_heads, shape.model.head_dim, own),
+                    shape.pair_share);
 }
 
 /// Adds a partial result to the sum: both are read, the sum is written.

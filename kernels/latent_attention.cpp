@@ -129,7 +129,7 @@ Operator core(const LayerShape& shape, const LatentWidths& at, Pass pass) {
   const double element = at.layer.element_bytes;
   const double once = element * (own + others) * (key + value) + kFp32Bytes * own;
   op.bytes = forward ? once : once + element * (own + others) * (key + value) + 8 * own * key;
-  return op;
+  return with_pairs(op, shape.pair_share);
 }
 
 }  // namespace

@@ -55,6 +55,13 @@ void context_core_backward(const LayerShape& shape, ItemList& items);
 /// Beside the gradients of the core: buffers of a ring's keys and values and of their gradients.
 double context_workspace_bytes(const LayerShape& shape);
 
+/// The operator with as many pairs as borders of documents and a window leave.
+inline Operator with_pairs(Operator op, double pair_share) {
+  op.pair_share *= pair_share;
+  op.flops *= pair_share;
+  return op;
+}
+
 /// A linear layer's products. A column-parallel layer gathers its input over the sequence first
 /// and its input gradient is summed over tensor ranks; a row-parallel one the other way round.
 struct Linear {

@@ -16,7 +16,8 @@ ShapeKey key_of(const Operator& op, bool with_name, bool with_bytes) {
                             std::int64_t{op.causal} << 24 | std::int64_t{op.accumulate_fp32} << 25 |
                             (with_name ? static_cast<std::int64_t>(op.name) << 32 : 0);
   return {{kind, op.m, op.n, op.k, op.batch, op.query_len, op.key_len, op.heads, op.kv_heads,
-           op.head_dim, with_bytes ? std::bit_cast<std::int64_t>(op.bytes) : 0}};
+           op.head_dim, with_bytes ? std::bit_cast<std::int64_t>(op.bytes) : 0,
+           op.pair_share == 1 ? 0 : std::bit_cast<std::int64_t>(op.pair_share)}};
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace rehearse {
 
 /// Everything of an operator that its price depends on, as words to compare and hash.
 struct ShapeKey {
-  std::array<std::int64_t, 11> words{};
+  std::array<std::int64_t, 12> words{};
   bool operator==(const ShapeKey&) const = default;
 };
 struct ShapeKeyHash {

@@ -58,7 +58,7 @@ double attention_time_s(const Operator& op, const DeviceRates& rates,
   const AttentionConstants& fit = generation.attention;
   const double multiprocessors = rates.streaming_multiprocessors;
   const double query_tiles = ceil_div(op.query_len, kAttentionTile);
-  const double key_tiles = ceil_div(op.key_len, kAttentionTile);
+  const double key_tiles = std::max(1.0, op.pair_share * ceil_div(op.key_len, kAttentionTile));
   const double rows = static_cast<double>(op.batch * op.heads) * query_tiles;
   const double pairs = rows * (op.causal ? (key_tiles + 1) / 2 : key_tiles);
   const double size = static_cast<double>(op.head_dim);

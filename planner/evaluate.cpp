@@ -19,6 +19,7 @@
 #include "sim/mixed_steps.h"
 #include "sim/simulate.h"
 #include "sim/update_rate.h"
+#include "strategies/attention_load.h"
 #include "strategies/host_rates.h"
 #include "strategies/layer_split.h"
 
@@ -314,6 +315,11 @@ class Evaluation {
     outcome_.tokens_per_s = tokens / step_s;
     outcome_.model_flops =
         training_flops(model_, tokens, workload_.seq_len, AttentionCount::CausalHalf);
+    // Pairs that borders of documents and a window leave out are no work of the model's.
+    const double share = attention_load(model_, outcome_.plan, workload_).pair_share;
+    const double attention_flops =
+        outcome_.model_flops - training_flops(model_, tokens, 0, AttentionCount::CausalHalf);
+    outcome_.model_flops -= (1 - share) * attention_flops;
     for (int rank = 0; rank < world_size(outcome_.plan); ++rank)
       outcome_.peak_flops += peak_flops_of(cluster_.gpu(GpuId{rank}), outcome_.plan.precision);
 

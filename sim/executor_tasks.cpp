@@ -46,8 +46,9 @@ void Executor::start_compute(Instance instance) {
   }
   const double speed = graph_.devices[task.device].speed;
   double end_s = now_s_ + segment.seconds;
-  if (speed != 1 || (has_host_ && segment.launch_s == 0))
-    end_s = SegmentRun(graph_, segment, works_[task.payload], speed, host, now_s_, 1).end_s();
+  if (speed != 1 || task.load != 0 || (has_host_ && segment.launch_s == 0))
+    end_s = SegmentRun(graph_, segment, works_[task.payload], speed, task.load, host, now_s_, 1)
+                .end_s();
   else if (has_host_)
     end_s = std::max(end_s, host.begin_s + segment.host_path_s);
   queue_.push(end_s, {EventKind::ComputeEnd, task.device, ++device.generation});
@@ -57,9 +58,10 @@ void Executor::start_compute(Instance instance) {
 /// nothing need be known of them.
 void Executor::follow(std::int32_t device, double start_rate) {
   DeviceState& state = devices_[device];
-  const std::int32_t segment = graph_.tasks[state.task].payload;
-  runs_[device] = SegmentRun(graph_, graph_.segments[segment], works_[segment],
-                             graph_.devices[device].speed, state.host, state.start_s, start_rate);
+  const Task& task = graph_.tasks[state.task];
+  runs_[device] =
+      SegmentRun(graph_, graph_.segments[task.payload], works_[task.payload],
+                 graph_.devices[device].speed, task.load, state.host, state.start_s, start_rate);
   state.followed = true;
 }
 

@@ -15,7 +15,7 @@ namespace {
 
 /// Σ seconds and bytes of a segment's items, by kind of work.
 struct SegmentSums {
-  std::array<double, kWorkKindCount> seconds{};
+  std::array<double, kWorkKindCount> seconds{}, per_load_s{};
   double transfer_bytes = 0;
   double hides_s = 0;
 };
@@ -96,6 +96,7 @@ void Measurement::sum_segments() {
     for (std::int32_t j = 0; j < segment.item_count; ++j) {
       const SegmentItem& item = graph_.items[segment.first_item + j];
       segments_[i].seconds[static_cast<std::size_t>(item.work)] += item.seconds;
+      segments_[i].per_load_s[static_cast<std::size_t>(item.work)] += item.per_load_s;
       if (item.work == WorkKind::TensorComm) segments_[i].transfer_bytes += item.bytes;
       segments_[i].hides_s += item.hides_s;
     }
@@ -126,13 +127,14 @@ void Measurement::add_computes(std::int32_t device) {
 void Measurement::add_work(const ReportedPiece& piece, DeviceMetrics& into) const {
   const std::int32_t device = graph_.tasks[piece.task].device;
   const SegmentSums& sums = segments_[graph_.tasks[piece.task].payload];
-  const double speed = graph_.devices[device].speed;
+  const double speed = graph_.devices[device].speed, load = graph_.tasks[piece.task].load;
   double worked_s = 0;
   if (piece.from_s == record_.start_s[piece.task] && piece.to_s == record_.finish_s[piece.task] &&
       step_.undisturbed(piece.task)) {
     for (std::size_t kind = 0; kind < kWorkKindCount; ++kind) {
       const bool transfer = kind == static_cast<std::size_t>(WorkKind::TensorComm);
-      const double seconds = transfer ? sums.seconds[kind] : sums.seconds[kind] / speed;
+      const double alone_s = sums.seconds[kind] + load * sums.per_load_s[kind];
+      const double seconds = transfer ? alone_s : alone_s / speed;
       into.work_s[kind] += seconds;
       worked_s += seconds;
     }
@@ -144,7 +146,8 @@ void Measurement::add_work(const ReportedPiece& piece, DeviceMetrics& into) cons
       worked_s += seconds;
       if (item.work == WorkKind::TensorComm || seconds == 0) return;
       const double whole_s = item_end_s - item_start_s;
-      into.slowed_s += std::max(0.0, whole_s - item.seconds / speed) * (seconds / whole_s);
+      const double alone_s = (item.seconds + load * item.per_load_s) / speed;
+      into.slowed_s += std::max(0.0, whole_s - alone_s) * (seconds / whole_s);
     });
   }
   if (!record_.host_begin_s.empty())

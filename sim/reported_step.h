@@ -80,7 +80,7 @@ void ReportedStep::replay(std::int32_t task_index, Visit&& visit) const {
   const RateChange* const first = record_.rate_changes.data() + first_change_[task.device];
   const RateChange* const last = record_.rate_changes.data() + first_change_[task.device + 1];
 
-  SegmentRun run(graph_, segment, {}, graph_.devices[task.device].speed, host, start_s,
+  SegmentRun run(graph_, segment, {}, graph_.devices[task.device].speed, task.load, host, start_s,
                  change == first ? 1.0 : change[-1].rate);
   const auto item_done = [&](std::int32_t item, double item_start_s, double item_end_s) {
     const bool at_end = item + 1 == segment.item_count;

@@ -19,6 +19,7 @@ struct HostIssue {
 struct SegmentWork {
   double compute_s = 0;
   double transfer_s = 0;  ///< WorkKind::TensorComm
+  double per_load_s = 0;  ///< more of compute_s for each unit of a task's load
 };
 SegmentWork segment_work(const StepGraph& graph, const Segment& segment);
 
@@ -29,7 +30,7 @@ class SegmentRun {
  public:
   SegmentRun() = default;
   SegmentRun(const StepGraph& graph, const Segment& segment, const SegmentWork& work, double speed,
-             HostIssue host, double start_s, double rate);
+             double load, HostIssue host, double start_s, double rate);
 
   bool done() const { return item_ == count_; }
   double rate() const { return rate_; }
@@ -57,6 +58,10 @@ class SegmentRun {
     return items_[item].work == WorkKind::TensorComm ? 1.0 : speed_ * rate_;
   }
 
+  double seconds(std::int32_t item) const {
+    return items_[item].seconds + load_ * items_[item].per_load_s;
+  }
+
   double& left_of(std::int32_t item) {
     return items_[item].work == WorkKind::TensorComm ? left_.transfer_s : left_.compute_s;
   }
@@ -64,7 +69,7 @@ class SegmentRun {
   const SegmentItem* items_ = nullptr;
   std::int32_t count_ = 0;
   std::int32_t item_ = 0;
-  double speed_ = 1, rate_ = 1;
+  double speed_ = 1, load_ = 0, rate_ = 1;
   HostIssue host_;
   double at_s_ = 0;           // everything below is as of this date
   double item_start_s_ = -1;  // when the current item began, −1 before

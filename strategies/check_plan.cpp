@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "plan/document_lengths.h"
 #include "plan/plan_schedule.h"
 #include "strategies/check_experts.h"
 
@@ -81,6 +82,10 @@ class PlanChecker {
           "a divisor of dp");
     }
     if (plan_.cp > 1) check_context();
+    if (workload_.documents != Documents()) {
+      std::string fault = documents_fault(workload_.documents, seq_len_, workload_.global_batch);
+      if (!fault.empty()) add("", std::move(fault), "\"documents\" of the workload");
+    }
     check_later();
     if (plan_.gradient_precision == Precision::Fp8)
       add("/gradient_precision", "gradients cannot be summed in fp8", "fp32 or bf16");
@@ -119,15 +124,12 @@ class PlanChecker {
     };
     refuse(model_.experts.count > 0 && plan_.recompute == Recompute::Operators, "/recompute",
            "recomputation by operator of a mixture of experts");
-    refuse(model_.window > 0, "", "a sliding window");
     refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
     refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
     refuse(!plan_.replica_micro_batches.empty(), "/replica_micro_batches", "an uneven batch");
     refuse(plan_.rebalance_every > 0, "/rebalance_every", "rebalancing during a run");
     refuse(plan_.stage_placement != usual.stage_placement, "/stage_placement",
            "another placement of chunks than by range");
-    refuse(workload_.documents != Documents(), "", "a distribution of document lengths");
-    refuse(workload_.partition != Deal::Range, "", "another partition of samples than by range");
   }
 
   void check_recompute() {

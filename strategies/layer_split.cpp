@@ -7,6 +7,7 @@
 
 #include "plan/ensure.h"
 #include "plan/rank_map.h"
+#include "strategies/attention_load.h"
 #include "strategies/collective_flows.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
@@ -256,6 +257,9 @@ SplitProblem split_problem(const Model& model, const Plan& plan, const Workload&
                            const std::vector<const CostModel*>& cost_models) {
   const int seq_len = workload.seq_len > 0 ? workload.seq_len : model.max_seq_len;
   LayerShape shape = layer_shape(model, plan, seq_len, workload.routing);
+  Workload resolved = workload;
+  resolved.seq_len = seq_len;
+  shape.pair_share = attention_load(model, plan, resolved).shares.back();
   shape.context_rank = plan.cp - 1;  // of a ring without balance: the rank with the most to do
   const RankMap ranks(plan);
   const std::vector<int> group_of_node = group_of_nodes(cluster);

@@ -18,6 +18,7 @@ Lowering::Lowering(const LoweringInput& input, const LoweringOptions& options)
       options_(options),
       ranks_(input.plan),
       shape_(layer_shape(input.model, input.plan, input.workload.seq_len, input.workload.routing)),
+      load_(attention_load(input.model, input.plan, input.workload)),
       chunk_layers_(chunk_layers(input.plan, input.model.layers)),
       group_of_node_(group_of_nodes(input.cluster)),
       labels_(out_.graph.labels) {
@@ -213,8 +214,9 @@ void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
   for (int context = 0; context < context_variants(); ++context) {
     LayerShape shape = shape_;
     shape.context_rank = context;
+    shape.pair_share = load_.shares[static_cast<std::size_t>(context)];
     const StageProgrammer programmer(shape, *in_.cost_models[static_cast<std::size_t>(kind.group)],
-                                     seconds, labels_);
+                                     seconds, labels_, load_.heaviest);
     for (int chunk = 0; chunk <= last_chunk(); ++chunk)
       kind.chunks.push_back(programmer.chunk(extent_of(chunk), bucket_parameters_));
   }

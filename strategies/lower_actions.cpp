@@ -35,6 +35,9 @@ std::int32_t Lowering::add_compute(StageUnit& u, int d, const Piece& piece, std:
   task.device = device(u, d);
   task.payload = piece.segment;
   task.label = label;
+  const std::vector<double>& loads = class_loads_[static_cast<std::size_t>(u.replica_class)];
+  if (!loads.empty() && micro_batch >= 0)
+    task.load = loads[static_cast<std::size_t>(micro_batch * context_variants() + variant_of(d))];
   const std::int32_t id = add_task(task);
   const auto at = static_cast<std::size_t>(d);
   const Awaited& before = piece.beside ? u.beside[at] : u.awaited[at];

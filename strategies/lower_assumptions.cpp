@@ -105,6 +105,7 @@ void Lowering::state_assumptions() {
         "nominal bandwidth shared by the node's GPUs)",
         rates.copy_bytes_per_s * 1e-9, rates.memory_bytes_per_s * 1e-9));
   }
+  state_documents();
   state_spread();
   say.push_back("link payload: NVLink 82 %, PCIe 85 %, network ports 96 % of the nominal rate");
   if (plan_.pp > 1) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "plan/rank_map.h"
+#include "strategies/attention_load.h"
 #include "strategies/collective_cost.h"
 #include "strategies/collective_flows.h"
 #include "strategies/flow_folding.h"
@@ -183,14 +184,25 @@ class Lowering {
   void make_devices();
   std::size_t unit_kind(int replica_class, int stage);
 
-  // lower_spread.cpp: how fast each device is
+  // lower_slowest.cpp: how fast each device is, and whose micro-batches it works on
   void set_speeds();
+  void set_speed(const StageUnit& unit, int d, const std::vector<int>& slowest);
   double speed_of(GpuId gpu) const;
   double lowest_speed(const std::vector<int>& replicas, int stage, int d) const;
   std::vector<int> in_step_with(int replica) const;
   std::vector<int> slowest_members(int replica_class);
   double replica_time_s(int replica_class, const std::vector<int>& replicas);
-  double work_s(const StageUnit& unit) const;
+  /// Seconds of computation of a stage's micro-batch at the usual speed.
+  struct MicroBatchWork {
+    double seconds = 0, per_load_s = 0;
+  };
+  MicroBatchWork work_of(const StageUnit& unit, int variant) const;
+  double stage_time_s(const StageUnit& unit, const std::vector<int>& replicas,
+                      const std::vector<double>& loads) const;
+  std::vector<double> heaviest_loads(const std::vector<int>& replicas) const;
+  double sum_of(const std::vector<double>& loads, int variant) const;
+  int variant_of(int d) const { return context_variants() > 1 ? d / tensor_devices_ : 0; }
+  void state_documents();
   void state_spread();
   void make_programs(UnitKind& kind, int replica_class, int stage);
   ChunkExtent extent_of(int chunk) const;
@@ -382,6 +394,8 @@ class Lowering {
   int tensor_devices_ = 1, context_devices_ = 1;  ///< that a replica's stage is simulated with
   int unit_devices_ = 1;                          ///< their product
   LayerShape shape_;
+  AttentionLoad load_;
+  std::vector<std::vector<double>> class_loads_;  ///< of the simulated replica, as AttentionLoad's
   std::vector<int> chunk_layers_;
   std::vector<int> group_of_node_;
   double bucket_parameters_ = 0;

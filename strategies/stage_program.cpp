@@ -47,10 +47,12 @@ std::int32_t Labels::of(const std::string& name) {
 }
 
 StageProgrammer::StageProgrammer(const LayerShape& shape, const CostModel& costs,
-                                 CollectiveSeconds collective_seconds, Labels& labels)
+                                 CollectiveSeconds collective_seconds, Labels& labels,
+                                 double heaviest_load)
     : costs_(costs),
       collective_seconds_(std::move(collective_seconds)),
       labels_(labels),
+      heaviest_load_(heaviest_load),
       shape_(shape),
       embedding_forward_(price_all(embedding_forward(shape), "forward")),
       embedding_backward_(price_all(embedding_backward(shape), "backward")),
@@ -65,6 +67,13 @@ SegmentItem StageProgrammer::price(const Operator& op, PricedTotals& totals) con
   item.seconds = cost.seconds;
   item.label = labels_.of(operator_label(op));
   item.work = work_of(op);
+  if (heaviest_load_ > 0 && op.family == OperatorFamily::Attention) {
+    // Between the mean and the heaviest micro-batch the price goes straight.
+    Operator heaviest = op;
+    heaviest.pair_share *= 1 + heaviest_load_;
+    heaviest.flops *= 1 + heaviest_load_;
+    item.per_load_s = (costs_.cost(heaviest).seconds - cost.seconds) / heaviest_load_;
+  }
   return item;
 }
 

@@ -67,8 +67,10 @@ using CollectiveSeconds = std::function<double(const LayerItem& collective)>;
 /// Lays out the operators of pieces of a model and prices each shape once.
 class StageProgrammer {
  public:
+  /// `heaviest_load`: attention is priced with that many times more pairs too, for micro-batches
+  /// whose documents are longer (AttentionLoad); 0: all are alike.
   StageProgrammer(const LayerShape& shape, const CostModel& costs,
-                  CollectiveSeconds collective_seconds, Labels& labels);
+                  CollectiveSeconds collective_seconds, Labels& labels, double heaviest_load = 0);
 
   /// `bucket_parameters`: a gradient bucket is closed once it holds as many.
   ChunkProgram chunk(const ChunkExtent& extent, double bucket_parameters) const;
@@ -94,6 +96,7 @@ class StageProgrammer {
   const CostModel& costs_;
   CollectiveSeconds collective_seconds_;
   Labels& labels_;
+  double heaviest_load_;
   LayerShape shape_;
   mutable std::deque<Variant> variants_;  ///< priced when first asked for; references stay valid
   Priced embedding_forward_, embedding_backward_;

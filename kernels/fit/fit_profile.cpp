@@ -42,7 +42,7 @@ std::vector<ProfileSample> exact_samples(const std::vector<OperatorTable>& table
     double seconds = 0;
     bool sustained = false;
   };
-  std::map<std::array<std::int64_t, 11>, Best> best;
+  std::map<std::array<std::int64_t, 12>, Best> best;
   for (const OperatorTable& table : tables)
     for (const OperatorSample& sample : table.samples) {
       if (!sample.native || !sample.absolute) continue;

@@ -50,7 +50,7 @@ std::vector<FitSample> forward_samples(const std::vector<OperatorTable>& tables,
     for (const OperatorSample& sample : table.samples)
       any_burst = any_burst || (serves(sample) && !sample.sustained);
 
-  std::map<std::array<std::int64_t, 11>, Sum> shapes;
+  std::map<std::array<std::int64_t, 12>, Sum> shapes;
   for (const OperatorTable& table : tables)
     for (const OperatorSample& sample : table.samples) {
       const Operator& op = sample.op;
