@@ -104,10 +104,10 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
 
 TrainRequest parse(Arguments arguments) {
   static const std::vector<std::string> known{
-      "--data",       "--device",   "--steps",  "--threads",       "--deadline",
-      "--checkpoint", "--restarts", "--seed",   "--rate",          "--rate-batch",
-      "--warmup",     "--clip",     "--resume", "--rate-schedule", "--partition",
-      "--json",       "--timeline", "--local",  "--weight-decay",  "--checkpoint-every",
+      "--data",          "--device",   "--steps",  "--threads",       "--deadline",
+      "--checkpoint",    "--restarts", "--seed",   "--rate",          "--rate-batch",
+      "--warmup",        "--clip",     "--resume", "--rate-schedule", "--partition",
+      "--json",          "--timeline", "--local",  "--weight-decay",  "--checkpoint-every",
       "--predicted-step"};
   TrainRequest request;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
