@@ -15,7 +15,9 @@
 #include "plan/units.h"
 #include "runtime/device_commands.h"
 #include "runtime/machine_facts.h"
+#include "runtime/nccl_world.h"
 #include "runtime/train/local_launch.h"
+#include "runtime/train/rank_place.h"
 #include "runtime/train/rank_states.h"
 #include "runtime/train/runnable.h"
 #include "runtime/train/train_report.h"
@@ -163,22 +165,42 @@ int environment_number(const char* name) {
   return text == nullptr ? 0 : std::atoi(text);
 }
 
-std::unique_ptr<ComputeDevice> device_for(const TrainRequest& request, int ranks) {
-  const bool wants_gpu = request.device.starts_with("cuda");
-  if (wants_gpu && ranks > 1)
-    throw std::runtime_error("several ranks train on CPUs only in this build");
+/// Whether ranks compute on GPUs: where asked for; one that is alone also where there is one and
+/// nothing else is asked for.
+bool uses_gpus(const TrainRequest& request, int ranks) {
+  const bool wanted = request.device.starts_with("cuda");
 #if REHEARSE_HAS_CUDA
-  const bool may = ranks == 1 && (wants_gpu || request.device.empty());
-  if (may && (wants_gpu || !cuda_devices().empty()))
-    return cuda_device(request.device.size() > 5 ? std::atoi(request.device.c_str() + 5) : 0);
+  return wanted || (ranks == 1 && request.device.empty() && !cuda_devices().empty());
 #else
-  if (wants_gpu) throw std::runtime_error("this rehearse-device was built without CUDA");
+  (void)ranks;
+  if (wanted) throw std::runtime_error("this rehearse-device was built without CUDA");
+  return false;
 #endif
+}
+
+/// The GPU of a rank: the one named, or those of the machine in turn. NCCL refuses two ranks on a
+/// GPU unless it is told to take them for different machines.
+std::unique_ptr<ComputeDevice> gpu_for(const TrainRequest& request, const RankPlace& place) {
+#if REHEARSE_HAS_CUDA
+  const bool is_named = request.device.starts_with("cuda:");
+  std::string reason;
+  const auto gpus = static_cast<int>(cuda_devices(&reason).size());
+  if (gpus == 0) throw std::runtime_error("there is no GPU to train on: " + reason);
+  if (place.size > 1 && (is_named || place.local_size > gpus)) share_gpus(place);
+  return cuda_device(is_named ? std::atoi(request.device.c_str() + 5) : place.local_rank % gpus);
+#else
+  (void)place;
+  throw std::runtime_error("this rehearse-device was built without CUDA: " + request.device);
+#endif
+}
+
+std::unique_ptr<ComputeDevice> cpu_for(const TrainRequest& request, int ranks) {
   const int usable = std::max(1, probe_cpu().usable_threads);
   return cpu_device(request.threads > 0 ? request.threads : std::max(1, usable / ranks));
 }
 
-int train_rank(const TrainRequest& request, World& world) {
+/// `gpu`: null where ranks compute on CPUs.
+int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
   const bool first = world.rank() == 0;
   std::optional<PlanFile> file = read_plan(request.plan, first);
   if (!file) return kExitBadInput;
@@ -190,10 +212,10 @@ int train_rank(const TrainRequest& request, World& world) {
                 << world.size() << " were started\n";
     return kExitBadInput;
   }
-  const auto device = device_for(request, ranks);
+  const std::unique_ptr<ComputeDevice> cpu = gpu == nullptr ? cpu_for(request, ranks) : nullptr;
   ProgressLine progress(request.steps);
   const TrainResult result = run_training(
-      request, *file, world, *device,
+      request, *file, world, gpu == nullptr ? *cpu : *gpu,
       [&](const StepReport& step, double step_s) { progress.show(step, step_s, *file); });
   progress.end();
   if (first) std::cout << (request.json ? result_json(result, *file) : result_text(result, *file));
@@ -212,16 +234,27 @@ void tell(const std::string& what, int rank, int ranks) {
 }
 
 int run_rank(const TrainRequest& request) {
-  const RankSign sign(request.states, std::max(0, launched_rank()));
-  const std::unique_ptr<World> world =
-      started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
+  RankPlace place = rank_place().value_or(RankPlace{});
+  const bool on_gpu = uses_gpus(request, place.size);
+  if (!on_gpu) place.rank = std::max(0, launched_rank());
+  const RankSign sign(request.states, place.rank);
+  std::unique_ptr<ComputeDevice> gpu;  // outlives the world, which moves what lies on it
+  std::unique_ptr<World> world;
   try {
-    const int code = train_rank(request, *world);
+    if (on_gpu) {
+      gpu = gpu_for(request, place);
+      world = place.size == 1
+                  ? lone_world()
+                  : nccl_world(place.rank, place.size, place.meeting, request.deadline_s, *gpu);
+    } else {
+      world = started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
+    }
+    const int code = train_rank(request, *world, gpu.get());
     RankSign::set(code == kExitDone ? RankState::Done : RankState::Failed);
     return code;
   } catch (const std::exception& error) {
-    tell(error.what(), world->rank(), world->size());
-    world->abort(kExitEnvironment);
+    tell(error.what(), place.rank, world != nullptr ? world->size() : place.size);
+    if (world != nullptr) world->abort(kExitEnvironment);
     return kExitEnvironment;
   }
 }
@@ -233,6 +266,7 @@ int command_train(Arguments arguments) {
   std::signal(SIGXFSZ, SIG_IGN);
   const TrainRequest request = parse(arguments);
   if (started_by_mpi()) return run_rank(request);
+  if (uses_gpus(request, 2) && rank_place().has_value()) return run_rank(request);
   if (environment_number("WORLD_SIZE") > 1)
     throw std::runtime_error(
         "WORLD_SIZE is set, but no MPI launcher started this rank: ranks on CPUs talk through MPI "
