@@ -103,6 +103,20 @@ void show_progress(const MeasureProgress& at, double budget_s) {
   std::fflush(stderr);
 }
 
+/// The first of them in full: one cause often fails many.
+void show_failures(const std::vector<ProfileTask>& tasks, const Measurements& measured) {
+  constexpr std::size_t kShown = 5;
+  for (std::size_t i = 0; i < std::min(kShown, measured.failures.size()); ++i) {
+    const MeasureFailure& failure = measured.failures[i];
+    const ProfileTask& task = tasks[failure.task];
+    std::cerr << "rehearse-device: " << task.label << ' ' << pass_name(task.op.pass) << " in "
+              << dtype_name(task.dtype) << " was not measured: " << failure.reason << '\n';
+  }
+  if (measured.failures.size() > kShown)
+    std::cerr << "rehearse-device: " << measured.failures.size() - kShown
+              << " more operators could not be measured\n";
+}
+
 /// The table lies beside the profile: "my-cpu.json", "my-cpu.csv".
 std::string table_path(const std::string& output) {
   return std::filesystem::path(output).replace_extension(".csv").string();
@@ -129,6 +143,7 @@ int command_profile(Arguments arguments) {
   options.budget_s = request.budget_s;
   options.cache_bytes = target.cache_bytes;
   options.memory_bytes = target.memory_bytes;
+  options.most_sets = target.most_sets;
   const double launch_s = measured_launch_s(target);
   // Where there are several GPUs, a fifth of the time is for what they do together.
   const auto start = std::chrono::steady_clock::now();
@@ -140,16 +155,18 @@ int command_profile(Arguments arguments) {
       measure(tasks, *target.device, *target.stopwatch, options, interrupted,
               [&](const MeasureProgress& at) { show_progress(at, request.budget_s); });
   if (isatty(STDERR_FILENO) != 0) std::cerr << '\n';
+  show_failures(tasks, measured);
   if (measured.operators.empty())
-    throw std::runtime_error("interrupted before anything was measured");
+    throw std::runtime_error(measured.failures.empty() ? "interrupted before anything was measured"
+                                                       : "no operator could be measured");
 
   ProfileProvenance provenance;
   provenance.device = with_measured_rates(target.facts, tasks, measured);
   provenance.table_name = std::filesystem::path(table_file).filename().string();
   provenance.made_by =
       "rehearse-device profile; " + target.description + "; seed " + std::to_string(options.seed) +
-      "; " + std::to_string(tasks.size() - measured.not_reached) + " of " +
-      std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
+      "; " + std::to_string(tasks.size() - measured.not_reached - measured.failures.size()) +
+      " of " + std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
   const std::string table = measurement_table(tasks, measured, provenance.device.gpu);
   measurement_file.write(table);
   measurement_file.finish();

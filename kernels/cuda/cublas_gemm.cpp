@@ -31,6 +31,16 @@ std::uint32_t alignment_of(const void* pointer) {
                             256, std::uintptr_t{1} << std::countr_zero(address)));
 }
 
+/// What holds for every matrix of a batch.
+std::uint32_t alignment_of(const ConstTensorView& tensor) {
+  const std::uint32_t first = alignment_of(tensor.data);
+  if (tensor.shape.rank == 2 || tensor.size(0) <= 1) return first;
+  const auto step = static_cast<std::uint64_t>(tensor.shape.stride) * element_bytes(tensor.dtype);
+  return step == 0 ? first
+                   : static_cast<std::uint32_t>(std::min<std::uint64_t>(
+                         first, std::uint64_t{1} << std::countr_zero(step)));
+}
+
 /// Rows, columns and the distance of rows of one matrix, which in a rank-3 tensor is contiguous.
 struct MatrixShape {
   std::int64_t rows, columns, leading, batch_stride, batches;
@@ -124,6 +134,7 @@ struct CublasGemm::Plan {
   Layout first, second, out;  // cuBLASLt's A is our b, its B our a: outᵀ = op(b)ᵀ·op(a)ᵀ
   Description description;
   cublasLtMatmulHeuristicResult_t found{};
+  bool offered = false;  ///< without: the product and its epilogue take a kernel each
 
   explicit Plan(const Gemm& call) : first(call.b), second(call.a), out(call.out) {
     const cublasOperation_t of_b = call.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -172,8 +183,8 @@ CublasGemm::Plan& CublasGemm::plan_of(const Gemm& call) {
     throw OperatorError("gemm: fp8 needs compute capability 8.9 or newer");
   const MatrixShape a = matrix_shape(call.a), b = matrix_shape(call.b),
                     out = matrix_shape(call.out);
-  const std::uint32_t align[] = {alignment_of(call.b.data), alignment_of(call.a.data),
-                                 alignment_of(call.out.data)};
+  const std::uint32_t align[] = {alignment_of(call.b), alignment_of(call.a),
+                                 alignment_of(call.out)};
   const Key key{out.batches,
                 out.rows,
                 out.columns,
@@ -206,10 +217,12 @@ CublasGemm::Plan& CublasGemm::plan_of(const Gemm& call) {
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
       handle_, plan->description.get(), plan->first.get(), plan->second.get(), plan->out.get(),
       plan->out.get(), preference.get(), 1, &plan->found, &count);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && count == 0))
+  plan->offered = status == CUBLAS_STATUS_SUCCESS && count > 0;
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_cublas(status);
+  // Without an epilogue there is nothing to leave away.
+  if (!plan->offered && call.epilogue == Epilogue::None)
     throw OperatorError("gemm: cuBLASLt offers nothing for " + call.a.shape.text() + " · " +
                         call.b.shape.text() + " in " + dtype_name(call.a.dtype));
-  check_cublas(status);
   return *plans_.emplace(key, std::move(plan)).first->second;
 }
 
@@ -233,10 +246,11 @@ namespace {
 
 /// Activations as operators of their own, where cuBLASLt's epilogues do not take the call: it asks
 /// the saved tensor for rows of a multiple of 8 elements that start at 16 bytes, a bias of the
-/// result's type, and offers GeLU in 16 bits only.
+/// result's type (its kernels read it in 16-byte pieces), and offers GeLU in 16 bits only.
 bool epilogue_fits(const Gemm& call) {
   if (call.epilogue == Epilogue::None) return true;
-  if (call.bias.given() && call.bias.dtype != call.out.dtype) return false;
+  if (call.bias.given() && (call.bias.dtype != call.out.dtype || alignment_of(call.bias.data) < 16))
+    return false;
   if (!call.pre_activation.given()) return true;
   return call.out.dtype == DType::Bf16 && call.pre_activation.shape.stride % 8 == 0 &&
          alignment_of(call.pre_activation.data) >= 16;
@@ -262,7 +276,7 @@ void CublasGemm::run(const Gemm& call, LaunchContext& context) {
       matrix_shape(call.a).*(call.transpose_a ? &MatrixShape::rows : &MatrixShape::columns);
   if (out.rows == 0 || out.columns == 0 || out.batches == 0) return;
   if (depth == 0) return clear_empty_sum(call, context);
-  if (!epilogue_fits(call)) {
+  if (!epilogue_fits(call) || !plan_of(call).offered) {
     Gemm bare = call;
     bare.epilogue = Epilogue::None;
     bare.bias = {};

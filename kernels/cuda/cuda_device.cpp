@@ -35,7 +35,9 @@ std::unique_ptr<ComputeDevice> cuda_device(int index) {
 CudaContext::CudaContext(cudaStream_t cuda_stream, const cudaDeviceProp& properties) {
   stream = cuda_stream;
   multiprocessors = properties.multiProcessorCount;
-  max_shared_bytes = properties.sharedMemPerBlockOptin;
+  // The limit holds for what a launch asks for and what a kernel declares itself together.
+  constexpr std::size_t kDeclared = 1024;
+  max_shared_bytes = properties.sharedMemPerBlockOptin - kDeclared;
 }
 
 void* CudaContext::workspace(std::size_t bytes) {
@@ -61,14 +63,14 @@ void CudaContext::check_launch(const std::source_location& where) {
   check_cuda(cudaGetLastError(), where);
 }
 
-CudaDevice::CudaDevice(int index) {
+CudaDevice::CudaDevice(int index) : index_(index) {
   std::string reason;
   const auto devices = cuda_devices(&reason);
   if (devices.empty()) throw CudaError(reason);
   if (index < 0 || index >= static_cast<int>(devices.size()))
     throw CudaError("there is no GPU " + std::to_string(index) + ": this machine has " +
                     std::to_string(devices.size()));
-  check_cuda(cudaSetDevice(index));
+  make_current();
   check_cuda(cudaGetDeviceProperties(&properties_, index));
   if (properties_.major < 8)
     throw CudaError(std::string(properties_.name) +
@@ -85,6 +87,7 @@ std::string CudaDevice::description() const {
 }
 
 void* CudaDevice::allocate(std::size_t bytes) {
+  make_current();
   void* memory = nullptr;
   check_cuda(cudaMalloc(&memory, bytes == 0 ? 1 : bytes));
   return memory;
@@ -93,23 +96,35 @@ void* CudaDevice::allocate(std::size_t bytes) {
 void CudaDevice::release(void* memory) noexcept { report_cuda(cudaFree(memory)); }
 
 void CudaDevice::upload(void* to_device, const void* from_host, std::size_t bytes) {
+  make_current();
   check_cuda(cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice, stream()));
   // The caller may change its memory at once.
   check_cuda(cudaStreamSynchronize(stream()));
 }
 
 void CudaDevice::download(void* to_host, const void* from_device, std::size_t bytes) {
+  make_current();
   check_cuda(cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDeviceToHost, stream()));
   check_cuda(cudaStreamSynchronize(stream()));
 }
 
 void CudaDevice::fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) {
+  make_current();
   check_cuda(cudaMemsetAsync(memory, value, bytes, stream()));
 }
 
-void CudaDevice::synchronize() { check_cuda(cudaStreamSynchronize(stream())); }
+void CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
+  make_current();
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()));
+}
+
+void CudaDevice::synchronize() {
+  make_current();
+  check_cuda(cudaStreamSynchronize(stream()));
+}
 
 void CudaDevice::execute(const OperatorCall& call) {
+  make_current();
   std::visit(
       [this](const auto& one) {
         if constexpr (std::is_same_v<std::decay_t<decltype(one)>, Gemm>)

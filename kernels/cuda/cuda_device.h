@@ -32,6 +32,7 @@ class CudaDevice final : public ComputeDevice {
   void upload(void* to_device, const void* from_host, std::size_t bytes) override;
   void download(void* to_host, const void* from_device, std::size_t bytes) override;
   void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override;
+  void copy(void* to, const void* from, std::size_t bytes) override;
   void synchronize() override;
 
   cudaStream_t stream() const { return stream_->handle(); }
@@ -39,7 +40,10 @@ class CudaDevice final : public ComputeDevice {
 
  private:
   void execute(const OperatorCall& call) override;
+  /// The runtime's current GPU belongs to the thread, and others change it: every entry sets it.
+  void make_current() const { check_cuda(cudaSetDevice(index_)); }
 
+  int index_;
   cudaDeviceProp properties_{};
   std::optional<CudaStream> stream_;
   std::optional<CudaContext> context_;

@@ -21,8 +21,19 @@ template <typename T>
 inline constexpr int kFullPack = static_cast<int>(16 / sizeof(T));
 
 template <int N, typename T>
+__device__ __forceinline__ Pack<T, N> pack_at(const T* from) {
+  expect_access(from, sizeof(Pack<T, N>));
+  return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+template <int N, typename T>
+__device__ __forceinline__ void put_pack(T* to, const Pack<T, N>& pack) {
+  expect_access(to, sizeof(Pack<T, N>));
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+template <int N, typename T>
 __device__ __forceinline__ void load_pack(float (&values)[N], const T* from) {
-  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+  const Pack<T, N> pack = pack_at<N>(from);
 #pragma unroll
   for (int i = 0; i < N; ++i) values[i] = device_float(pack.element[i]);
 }
@@ -31,7 +42,7 @@ __device__ __forceinline__ void store_pack(T* to, const float (&values)[N]) {
   Pack<T, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) device_store(pack.element[i], values[i]);
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  put_pack(to, pack);
 }
 
 /// Whether rows of `width` elements that start at these tensors can be moved in packs of N: their

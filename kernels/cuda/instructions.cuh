@@ -61,6 +61,9 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
 }
 
+/// An access of that many bytes follows. The emulation checks its alignment; a GPU does itself.
+__device__ __forceinline__ void expect_access(const void*, std::size_t) {}
+
 __device__ __forceinline__ float exp2_fast(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));

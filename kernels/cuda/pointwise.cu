@@ -33,7 +33,12 @@ __device__ void keep_pack(bool (&keep)[N], std::int64_t i, std::uint64_t offset,
     const std::uint64_t at = offset + static_cast<std::uint64_t>(i + j);
     const PhiloxBlock block = philox(at / 4, seed);
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) keep[j + w] = block.word[(at + w) % 4] >= threshold;
+    for (int w = 0; w < kWords; ++w) {
+      // Offsets are multiples of 4, and so are packs of 4: the word is known, and the block stays
+      // in registers.
+      const auto word = kWords == 4 ? static_cast<std::uint64_t>(w) : (at + w) % 4;
+      keep[j + w] = block.word[word] >= threshold;
+    }
   }
 }
 
@@ -59,7 +64,7 @@ struct DropoutForwardBody {
       kept.element[j] = keep[j] ? 1 : 0;
       value[j] = beside[j] + (keep[j] ? value[j] * keep_scale : 0.0f);
     }
-    *reinterpret_cast<Pack<std::uint8_t, N>*>(mask + i) = kept;
+    put_pack(mask + i, kept);
     store_pack<N>(out + i, value);
   }
 };
@@ -74,7 +79,7 @@ struct DropoutBackwardBody {
   __device__ void apply(std::int64_t i) const {
     float value[N];
     load_pack<N>(value, d_out + i);
-    const auto kept = *reinterpret_cast<const Pack<std::uint8_t, N>*>(mask + i);
+    const Pack<std::uint8_t, N> kept = pack_at<N>(mask + i);
 #pragma unroll
     for (int j = 0; j < N; ++j) value[j] = kept.element[j] != 0 ? value[j] * keep_scale : 0.0f;
     store_pack<N>(d_x + i, value);
@@ -136,7 +141,7 @@ struct ToFp8Body {
     Pack<std::uint8_t, N> narrow;
 #pragma unroll
     for (int j = 0; j < N; ++j) narrow.element[j] = nearest_fp8(value[j] * inverse);
-    *reinterpret_cast<Pack<std::uint8_t, N>*>(out + i) = narrow;
+    put_pack(out + i, narrow);
   }
 };
 
@@ -148,7 +153,7 @@ struct FromFp8Body {
   template <int N>
   __device__ void apply(std::int64_t i) const {
     float value[N];
-    const auto narrow = *reinterpret_cast<const Pack<std::uint8_t, N>*>(x + i);
+    const Pack<std::uint8_t, N> narrow = pack_at<N>(x + i);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const int bits = narrow.element[j], exponent = bits >> 3 & 15, mantissa = bits & 7;

@@ -85,6 +85,7 @@ __device__ __forceinline__ void pack_left(std::uint32_t (&a)[4], const float (&f
 
 /// Stores two neighbouring results of a row.
 __device__ __forceinline__ void store_pair(Bf16* to, float low, float high) {
+  expect_access(to, 4);
   *reinterpret_cast<std::uint32_t*>(to) = pack_bf16(low, high);
 }
 

@@ -22,6 +22,8 @@ class ComputeDevice {
   virtual void upload(void* to_device, const void* from_host, std::size_t bytes) = 0;
   virtual void download(void* to_host, const void* from_device, std::size_t bytes) = 0;
   virtual void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) = 0;
+  /// Within the device's memory, in order with the calls; the ranges do not overlap.
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   /// Waits until everything asked for is done; reports what went wrong on the way.
   virtual void synchronize() = 0;
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <stdexcept>
+#include <tuple>
 
 namespace rehearse {
 namespace {
@@ -15,8 +17,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Host data that tensors are filled from, made once: generating anew would cost more time than
-/// measuring.
+/// What tensors are filled from, made once: on the host a pattern for each kind of contents, which
+/// the device repeats over the tensor by itself. Making gigabytes on the host and sending them
+/// would take longer than measuring.
 class FillData {
  public:
   explicit FillData(std::uint64_t seed) {
@@ -29,21 +32,31 @@ class FillData {
     }
   }
 
-  std::vector<std::byte> bytes_of(const TaskTensor& tensor) const {
-    const auto count = static_cast<std::size_t>(tensor.shape.elements());
-    std::vector<std::byte> memory(count * element_bytes(tensor.dtype));
-    // Past the pattern's length, what is there is repeated; offsets do not repeat.
-    const std::size_t made =
-        tensor.fill == TaskTensor::Fill::Offsets ? count : std::min(count, kPattern);
-    for (std::size_t i = 0; i < made; ++i) set(memory, tensor, i);
-    const std::size_t pattern = made * element_bytes(tensor.dtype);
-    for (std::size_t at = pattern; at < memory.size(); at += pattern)
-      std::memcpy(memory.data() + at, memory.data(), std::min(pattern, memory.size() - at));
-    return memory;
+  /// Fills the tensor at `memory`. Past the pattern's length, what is there is repeated; offsets
+  /// do not repeat.
+  void fill(ComputeDevice& device, const TaskTensor& tensor, std::byte* memory) {
+    const std::size_t bytes = tensor.bytes();
+    const std::vector<std::byte>& pattern = pattern_of(tensor);
+    std::size_t made = std::min(pattern.size(), bytes);
+    device.upload(memory, pattern.data(), made);
+    for (; made < bytes; made += std::min(made, bytes - made))
+      device.copy(memory + made, memory, std::min(made, bytes - made));
   }
 
  private:
   static constexpr std::size_t kPattern = (1 << 16) + 1;  // odd: rows do not repeat each other
+  using Key = std::tuple<DType, TaskTensor::Fill, std::int64_t>;
+
+  const std::vector<std::byte>& pattern_of(const TaskTensor& tensor) {
+    const bool offsets = tensor.fill == TaskTensor::Fill::Offsets;
+    const auto count = offsets ? static_cast<std::size_t>(tensor.shape.elements()) : kPattern;
+    std::vector<std::byte>& pattern = patterns_[{tensor.dtype, tensor.fill, tensor.bound}];
+    const std::size_t known = pattern.size() / element_bytes(tensor.dtype);
+    if (known >= count) return pattern;
+    pattern.resize(count * element_bytes(tensor.dtype));
+    for (std::size_t i = known; i < count; ++i) set(pattern, tensor, i);
+    return pattern;
+  }
 
   template <typename T>
   static T& at(std::vector<std::byte>& memory, std::size_t index) {
@@ -82,20 +95,49 @@ class FillData {
 
   std::vector<float> normal_;
   std::vector<std::uint32_t> words_;
+  std::map<Key, std::vector<std::byte>> patterns_;
+};
+
+/// Device memory that tasks use one after the other: allocating gigabytes for each would take
+/// longer than measuring.
+class Arena {
+ public:
+  explicit Arena(ComputeDevice& device) : device_(device) {}
+  ComputeDevice& device() const { return device_; }
+  /// At least this much; what an earlier call gave is no longer valid.
+  std::byte* reserve(std::size_t bytes) {
+    if (bytes > buffer_.bytes()) {
+      buffer_ = DeviceBuffer();  // both at once might not fit
+      buffer_ = DeviceBuffer(device_, bytes);
+    }
+    return static_cast<std::byte*>(buffer_.data());
+  }
+
+ private:
+  ComputeDevice& device_;
+  DeviceBuffer buffer_;
 };
 
 /// Several sets of a task's operands, so that no call finds its own in the cache.
 class Operands {
  public:
-  Operands(const ProfileTask& task, ComputeDevice& device, const FillData& data, int sets) {
-    std::vector<std::vector<std::byte>> filled;
-    for (const TaskTensor& tensor : task.tensors) filled.push_back(data.bytes_of(tensor));
+  Operands(const ProfileTask& task, Arena& arena, FillData& data, int sets) {
+    // As far apart as separate allocations would be.
+    constexpr std::size_t kAlignment = 256;
+    std::vector<std::size_t> offsets{0};
+    for (const TaskTensor& tensor : task.tensors)
+      offsets.push_back(offsets.back() + (tensor.bytes() + kAlignment) / kAlignment * kAlignment);
+    const std::size_t stride = offsets.back();
+    std::byte* memory = arena.reserve(stride * static_cast<std::size_t>(sets));
+    for (std::size_t i = 0; i < task.tensors.size(); ++i)
+      data.fill(arena.device(), task.tensors[i], memory + offsets[i]);
     for (int set = 0; set < sets; ++set) {
+      std::byte* first = memory + stride * static_cast<std::size_t>(set);
       std::vector<TensorView> views;
       for (std::size_t i = 0; i < task.tensors.size(); ++i) {
-        buffers_.emplace_back(device, filled[i].size());
-        device.upload(buffers_.back().data(), filled[i].data(), filled[i].size());
-        views.emplace_back(buffers_.back().data(), task.tensors[i].dtype, task.tensors[i].shape);
+        const TaskTensor& tensor = task.tensors[i];
+        if (set > 0) arena.device().copy(first + offsets[i], memory + offsets[i], tensor.bytes());
+        views.emplace_back(first + offsets[i], tensor.dtype, tensor.shape);
       }
       calls_.push_back(task.call(views));
     }
@@ -108,7 +150,6 @@ class Operands {
   }
 
  private:
-  std::vector<DeviceBuffer> buffers_;
   std::vector<OperatorCall> calls_;
 };
 
@@ -120,24 +161,25 @@ int operand_sets(const ProfileTask& task, double call_s, const MeasureOptions& o
   const double for_cache = std::ceil(2 * options.cache_bytes / bytes) + 1;
   const double for_time = std::max(2.0, std::ceil(options.batch_s / std::max(call_s, 1e-9)));
   const double most = std::max(1.0, options.memory_bytes / bytes);
-  return static_cast<int>(std::clamp(std::min(for_cache, for_time), 1.0, std::min(most, 64.0)));
+  return static_cast<int>(std::clamp(std::min(for_cache, for_time), 1.0,
+                                     std::min(most, static_cast<double>(options.most_sets))));
 }
 
 /// Measures one task until its samples agree, its time is up, or it is interrupted.
 class TaskMeter {
  public:
-  TaskMeter(const ProfileTask& task, ComputeDevice& device, Stopwatch& stopwatch,
-            const FillData& data, const MeasureOptions& options, const std::atomic<bool>& interrupt)
+  TaskMeter(const ProfileTask& task, Arena& arena, Stopwatch& stopwatch, FillData& data,
+            const MeasureOptions& options, const std::atomic<bool>& interrupt)
       : stopwatch_(stopwatch),
         options_(options),
         interrupt_(interrupt),
-        operands_(task, device, data, 1) {
+        operands_(task, arena, data, 1) {
     // The first call pays for pages, workspaces and heuristics; the second says how long one is.
     const auto trial = stopwatch_.prepare(operands_.rotated(1));
     trial->run_s();
     call_s_ = trial->run_s();
     if (const int sets = operand_sets(task, call_s_, options_); sets > 1)
-      operands_ = Operands(task, device, data, sets);
+      operands_ = Operands(task, arena, data, sets);
   }
 
   MeasuredOperator burst(double time_s) {
@@ -192,6 +234,17 @@ class TaskMeter {
   double call_s_ = 0;
 };
 
+/// Whether the device still computes. A call that it refuses leaves it well; a kernel that reached
+/// outside its memory does not.
+bool is_well(ComputeDevice& device) {
+  try {
+    device.synchronize();
+    return true;
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+}
+
 /// The same order for the same seed on every platform; std::shuffle differs between libraries.
 std::vector<std::size_t> random_order(std::size_t count, std::uint64_t seed) {
   std::vector<std::size_t> order(count);
@@ -208,24 +261,30 @@ Measurements measure(const std::vector<ProfileTask>& tasks, ComputeDevice& devic
                      const std::atomic<bool>& interrupt,
                      const std::function<void(const MeasureProgress&)>& progress) {
   const auto start = Clock::now();
-  const FillData data(options.seed);
+  FillData data(options.seed);
+  Arena arena(device);
   Measurements result;
   std::size_t done = 0;
   for (const std::size_t index : random_order(tasks.size(), options.seed)) {
     const double elapsed = seconds_since(start), left = options.budget_s - elapsed;
     if (interrupt || left <= 0) break;
     progress({.done = done, .total = tasks.size(), .elapsed_s = elapsed});
-    TaskMeter meter(tasks[index], device, stopwatch, data, options, interrupt);
-    // Short tasks leave time over; twice the even share lets long ones have it.
-    MeasuredOperator one = meter.burst(2 * left / static_cast<double>(tasks.size() - done));
-    one.task = index;
-    result.operators.push_back(one);
-    if (tasks[index].sustained && !interrupt) {
-      one = meter.sustained();
+    ++done;
+    try {
+      TaskMeter meter(tasks[index], arena, stopwatch, data, options, interrupt);
+      // Short tasks leave time over; twice the even share lets long ones have it.
+      MeasuredOperator one = meter.burst(2 * left / static_cast<double>(tasks.size() - done + 1));
       one.task = index;
       result.operators.push_back(one);
+      if (tasks[index].sustained && !interrupt) {
+        one = meter.sustained();
+        one.task = index;
+        result.operators.push_back(one);
+      }
+    } catch (const std::exception& error) {
+      result.failures.push_back({.task = index, .reason = error.what()});
+      if (!is_well(device)) break;
     }
-    ++done;
   }
   result.not_reached = tasks.size() - done;
   result.interrupted = interrupt;

@@ -14,7 +14,8 @@ struct ProfiledDevice {
   DeviceFacts facts;        ///< rates that are not known are 0
   std::string description;  ///< of hardware and libraries
   ProfileScope scope;
-  double cache_bytes = 0, memory_bytes = 0;  ///< for MeasureOptions
+  double cache_bytes = 0, memory_bytes = 0;  ///< for MeasureOptions, as is the next
+  int most_sets = 64;
 };
 
 /// This machine's processor. `model` is how the kernel names it.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/fit/operator_table.h"
@@ -47,12 +48,14 @@ class GraphBatch final : public TimedBatch {
 /// constants: NVML API Reference Guide, "Device Queries".
 class Sensors {
  public:
+  /// NVML counts GPUs otherwise than CUDA, which may see some of them only: the bus tells them.
   explicit Sensors(int index) : library_(dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)) {
     if (library_ == nullptr) return;
+    char bus[32] = {};
+    check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, index));
     const auto init = symbol<int (*)()>("nvmlInit_v2");
-    const auto handle = symbol<int (*)(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
-    if (!init || !handle || init() != 0 || handle(static_cast<unsigned>(index), &device_) != 0)
-      device_ = nullptr;
+    const auto handle = symbol<int (*)(const char*, void**)>("nvmlDeviceGetHandleByPciBusId_v2");
+    if (!init || !handle || init() != 0 || handle(bus, &device_) != 0) device_ = nullptr;
   }
   ~Sensors() {
     if (library_ == nullptr) return;
@@ -62,8 +65,21 @@ class Sensors {
   Sensors(const Sensors&) = delete;
   Sensors& operator=(const Sensors&) = delete;
 
-  void read(std::map<std::string, std::string>& remarks) const {
-    if (device_ == nullptr) return;
+  /// Asks ten times a second at most: an answer may take milliseconds, and the driver averages
+  /// over longer than that.
+  const std::map<std::string, std::string>& read() {
+    constexpr std::chrono::milliseconds kFresh{100};
+    const auto now = std::chrono::steady_clock::now();
+    if (device_ != nullptr && (remarks_.empty() || now - read_at_ > kFresh)) {
+      remarks_ = asked();
+      read_at_ = now;
+    }
+    return remarks_;
+  }
+
+ private:
+  std::map<std::string, std::string> asked() const {
+    std::map<std::string, std::string> remarks;
     unsigned value = 0;
     constexpr int kSmClock = 1, kGpuTemperature = 0;
     if (const auto clock = symbol<int (*)(void*, int, unsigned*)>("nvmlDeviceGetClockInfo");
@@ -75,15 +91,16 @@ class Sensors {
     if (const auto heat = symbol<int (*)(void*, int, unsigned*)>("nvmlDeviceGetTemperature");
         heat && heat(device_, kGpuTemperature, &value) == 0)
       remarks["temperature_c"] = std::to_string(value);
+    return remarks;
   }
-
- private:
   template <typename Function>
   Function symbol(const char* name) const {
     return reinterpret_cast<Function>(dlsym(library_, name));
   }
   void* library_ = nullptr;
   void* device_ = nullptr;
+  std::map<std::string, std::string> remarks_;
+  std::chrono::steady_clock::time_point read_at_;
 };
 
 class GraphStopwatch final : public Stopwatch {
@@ -93,8 +110,7 @@ class GraphStopwatch final : public Stopwatch {
     return std::make_unique<GraphBatch>(device_, calls);
   }
   std::map<std::string, std::string> remarks(const OperatorCall& call) override {
-    std::map<std::string, std::string> result;
-    sensors_.read(result);
+    std::map<std::string, std::string> result = sensors_.read();
     if (const Gemm* gemm = std::get_if<Gemm>(&call)) {
       const GemmChoice choice = device_.gemm().choice(*gemm);
       result["algorithm"] = std::to_string(choice.algorithm);
@@ -147,6 +163,8 @@ ProfiledDevice profiled_gpu(int index) {
   result.facts.l2_bytes = static_cast<double>(cuda.l2_bytes);
   result.cache_bytes = result.facts.l2_bytes;
   result.memory_bytes = 0.5 * static_cast<double>(cuda.memory_bytes);
+  // The smallest operators take microseconds and little memory: hundreds of sets fill a cache.
+  result.most_sets = 1024;
   result.scope = gpu_scope();
   result.description = device->description() + ", CUDA " + version_text(cuda.runtime_version) +
                        ", driver for CUDA " + version_text(cuda.driver_version);

@@ -9,9 +9,7 @@ namespace rehearse {
 
 double ProfileTask::bytes() const {
   double sum = 0;
-  for (const TaskTensor& tensor : tensors)
-    sum += static_cast<double>(tensor.shape.elements()) *
-           static_cast<double>(element_bytes(tensor.dtype));
+  for (const TaskTensor& tensor : tensors) sum += static_cast<double>(tensor.bytes());
   return sum;
 }
 
@@ -100,6 +98,7 @@ std::vector<ProfileTask> product_tasks(const ProfileScope& scope, DType dtype) {
            at.n * at.k <= scope.most_elements && at.m * at.n <= scope.most_elements;
   };
   const auto most = static_cast<std::int64_t>(std::cbrt(scope.most_flops / 2) * 4);
+  const int sustained = dtype == scope.dtypes.front() ? scope.sustained_products : 0;
   int made = 0;
   for (std::int64_t i = 0; made < scope.products && i < 100 * std::int64_t{scope.products}; ++i) {
     // m may be any number of tokens, every fifth one odd; n and k are widths of models.
@@ -108,7 +107,7 @@ std::vector<ProfileTask> product_tasks(const ProfileScope& scope, DType dtype) {
                     .k = log_uniform(quasi_random(i, 2), 64, most, 16)};
     if (i % 5 == 4) at.m += i % 2 == 0 ? 1 : -1;
     if (!fits(at)) continue;
-    add_layouts(tasks, dtype, at, made < scope.sustained_products);
+    add_layouts(tasks, dtype, at, made < sustained);
     ++made;
   }
   for (const std::int64_t rows : scope.model_tokens)

@@ -17,6 +17,10 @@ struct TaskTensor {
   TensorShape shape;
   Fill fill = Fill::Normal;
   std::int64_t bound = 0;  ///< Indices: of [0, bound); Offsets: steps of this length
+
+  std::size_t bytes() const {
+    return static_cast<std::size_t>(shape.elements()) * element_bytes(dtype);
+  }
 };
 
 /// One operator to be measured: as descriptors price it, and as devices compute it.
@@ -36,8 +40,8 @@ struct ProfileScope {
   double most_flops = 5e9;               ///< of one operator
   std::int64_t most_elements = 1 << 22;  ///< of one operand
   int products = 60;                     ///< quasi-random shapes, each in three layouts
-  int sustained_products = 0;
-  int memory_sizes = 4;  ///< sizes an operator bound by memory is measured in
+  int sustained_products = 0;            ///< of the first type
+  int memory_sizes = 4;                  ///< sizes an operator bound by memory is measured in
   std::vector<std::int64_t> head_sizes = {64, 128};
   std::vector<std::int64_t> sequence_lengths = {128, 512};
   std::vector<std::int64_t> model_tokens = {512};  ///< rows of the shipped models' exact shapes

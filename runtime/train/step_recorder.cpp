@@ -27,6 +27,9 @@ class StepRecorder::Device final : public ComputeDevice {
     recorder_.place_.tag = operator_name(OperatorName::GradientAccumulate);
     recorder_.log_.add(recorder_.place_, start_s, EventLog::now_s());
   }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    inner_.copy(to, from, bytes);
+  }
   void synchronize() override { inner_.synchronize(); }
 
  private:

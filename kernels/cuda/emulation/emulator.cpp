@@ -150,7 +150,19 @@ void prepare_shared_memory(std::size_t bytes) {
 
 }  // namespace
 
+void emulated_access(const void* address, std::size_t bytes) {
+  ensure(reinterpret_cast<std::uintptr_t>(address) % bytes == 0,
+         "an emulated thread reads or writes across the bounds of its accesses");
+}
+
 void emulate(const EmulatedGrid& grid, const std::function<void()>& kernel) {
+  constexpr unsigned kMostBlocks = 65535, kMostThreads = 1024;
+  constexpr std::size_t kMostShared = 227 * 1024;
+  ensure(grid.grid.x < 1u << 31 && grid.grid.y <= kMostBlocks && grid.grid.z <= kMostBlocks,
+         "a grid has more blocks than a GPU launches");
+  ensure(grid.block.x * grid.block.y * grid.block.z <= kMostThreads,
+         "a block has more threads than a GPU launches");
+  ensure(grid.shared_bytes <= kMostShared, "a block asks for more shared memory than a GPU has");
   Emulator& self = emulator();
   self.kernel = &kernel;
   prepare_shared_memory(grid.shared_bytes);
@@ -195,6 +207,8 @@ void emulated_warp_step(void* operand, void (*combine)(const LaneOperands&)) {
 }
 
 void emulated_copy(void* to, const void* from) {
+  emulated_access(to, kCopyBytes);
+  if (from != nullptr) emulated_access(from, kCopyBytes);
   std::memset(to, 0xff, kCopyBytes);
   fiber(emulator().current).copies.back().push_back({to, from});
 }

@@ -21,8 +21,14 @@ struct EmulatedGrid {
   std::size_t shared_bytes = 0;
 };
 
-/// Runs `kernel` once a thread of the grid. Aborts where threads wait for each other for ever.
+/// Runs `kernel` once a thread of the grid. Aborts where threads wait for each other for ever, and
+/// where no GPU would launch the grid (CUDA Programming Guide, "Compute Capabilities": 1,024
+/// threads a block, 65,535 blocks along y and z, 227 KiB of shared memory on 9.0).
 void emulate(const EmulatedGrid& grid, const std::function<void()>& kernel);
+
+/// Accesses of a GPU's thread start at a multiple of their size; others end the kernel there.
+/// Aborts where this one does not.
+void emulated_access(const void* address, std::size_t bytes);
 
 /// Where the running fiber is; valid inside `emulate` only.
 extern EmulatedDim emulated_thread_index, emulated_block_index, emulated_block_size,

@@ -73,6 +73,7 @@ inline void emulated_load_matrix(const LaneOperands& lanes) {
 }
 
 inline void emulated_load(std::uint32_t (&result)[4], const void* row, bool transposed) {
+  emulated_access(row, 16);
   LoadMatrixOperand mine{row, {}, transposed};
   emulated_warp_step(&mine, emulated_load_matrix);
   for (int i = 0; i < 4; ++i) result[i] = mine.result[i];
@@ -91,6 +92,10 @@ inline void copy_async_commit() { emulated_copy_commit(); }
 template <int kPending>
 void copy_async_wait() {
   emulated_copy_wait(kPending);
+}
+
+inline void expect_access(const void* address, std::size_t bytes) {
+  emulated_access(address, bytes);
 }
 
 inline float exp2_fast(float x) { return std::exp2(x); }

@@ -33,6 +33,9 @@ class CpuDevice final : public ComputeDevice {
   void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override {
     if (bytes > 0) std::memset(memory, value, bytes);
   }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
   void synchronize() override {}
 
  private:

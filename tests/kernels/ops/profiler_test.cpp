@@ -1,3 +1,5 @@
+#include <cmath>
+#include <cstring>
 #include <set>
 
 #include "kernels/profile_file.h"
@@ -156,6 +158,91 @@ TEST_CASE("an interruption or a spent budget leaves what was measured") {
   const Measurements none =
       measure(tasks, *device, stopwatch, {.budget_s = 0}, interrupt, [](const MeasureProgress&) {});
   CHECK(none.operators.empty());
+}
+
+namespace {
+
+/// Refuses products whose results have a multiple of 32 columns.
+class FailingStopwatch final : public Stopwatch {
+ public:
+  std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) override {
+    const auto& gemm = std::get<Gemm>(calls.front());
+    if (gemm.out.size(1) % 32 == 0) throw OperatorError("no such product");
+    return inner_.prepare(calls);
+  }
+  std::map<std::string, std::string> remarks(const OperatorCall&) override { return {}; }
+
+ private:
+  FakeStopwatch inner_;
+};
+
+/// Sees that every set of operands holds what the first one does.
+class LookingStopwatch final : public Stopwatch {
+ public:
+  std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) override {
+    most_calls = std::max(most_calls, calls.size());
+    const auto& first = std::get<Gemm>(calls.front());
+    for (const OperatorCall& call : calls) {
+      const auto& one = std::get<Gemm>(call);
+      alike = alike && same(one.a, first.a) && same(one.b, first.b);
+      aligned = aligned && reinterpret_cast<std::uintptr_t>(one.b.data) % 256 == 0;
+    }
+    const auto* values = static_cast<const float*>(first.a.data);
+    double squares = 0;
+    for (std::int64_t i = 0; i < first.a.elements(); ++i)
+      squares += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+    deviation = std::sqrt(squares / static_cast<double>(first.a.elements()));
+    return inner_.prepare(calls);
+  }
+  std::map<std::string, std::string> remarks(const OperatorCall&) override { return {}; }
+
+  bool alike = true, aligned = true;
+  double deviation = 0;
+  std::size_t most_calls = 0;
+
+ private:
+  static bool same(const ConstTensorView& a, const ConstTensorView& b) {
+    return std::memcmp(a.data, b.data, static_cast<std::size_t>(a.elements()) * sizeof(float)) == 0;
+  }
+  FakeStopwatch inner_;
+};
+
+}  // namespace
+
+TEST_CASE("an operator that the device refuses is reported, and the others are measured") {
+  const std::vector<ProfileTask> tasks = product_tasks(small_scope(), DType::F32);
+  std::size_t refused = 0;
+  for (const ProfileTask& task : tasks) refused += task.op.n % 32 == 0 ? 1 : 0;
+  REQUIRE((refused > 0 && refused < tasks.size()));
+  const auto device = cpu_device(1);
+  FailingStopwatch stopwatch;
+  const std::atomic<bool> interrupt{false};
+  const Measurements measured =
+      measure(tasks, *device, stopwatch, {.budget_s = 1000, .memory_bytes = 1e7}, interrupt,
+              [](const MeasureProgress&) {});
+  CHECK(measured.failures.size() == refused);
+  CHECK(measured.operators.size() == tasks.size() - refused);
+  CHECK(measured.not_reached == 0);
+  for (const MeasureFailure& failure : measured.failures) {
+    CHECK(tasks[failure.task].op.n % 32 == 0);
+    CHECK(failure.reason == "no such product");
+  }
+}
+
+TEST_CASE("operands are normally distributed, and every set that a call rotates over holds them") {
+  std::vector<ProfileTask> tasks = product_tasks(small_scope(), DType::F32);
+  tasks.resize(9);
+  const auto device = cpu_device(1);
+  LookingStopwatch stopwatch;
+  const std::atomic<bool> interrupt{false};
+  const Measurements measured = measure(tasks, *device, stopwatch,
+                                        {.budget_s = 1000, .cache_bytes = 1e6, .memory_bytes = 1e8},
+                                        interrupt, [](const MeasureProgress&) {});
+  CHECK(measured.operators.size() == tasks.size());
+  CHECK(stopwatch.alike);
+  CHECK(stopwatch.aligned);
+  CHECK(stopwatch.deviation == Approx(1).epsilon(0.2));
+  CHECK(stopwatch.most_calls > 1);
 }
 
 TEST_CASE("the processor is measured for real, and its operators take time") {
