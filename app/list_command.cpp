@@ -124,6 +124,7 @@ TextTable strategies_table() {
        {"hidden transfers", "\"overlap\": which communication runs beside the work, or waits"},
        {"balanced layers", "\"layer_split\": \"balanced\": the slowest stage as fast as it can be"},
        {"layer-wise", "\"schedule\": \"layer-wise\": one stage active at a time"},
+       {"pieces by placement", "\"stage_placement\": range, round-robin or random over stages"},
        {"hybrid", "any product of these, ranks numbered by \"rank_order\""},
        {"parameter servers", "\"updates\": servers hold the weights; replicas push and pull"},
        {"asynchronous updates", "\"synchrony\": \"asynchronous\": servers apply each push at once"},

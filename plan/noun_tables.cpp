@@ -337,7 +337,7 @@ const FieldTable<Plan>& plan_table() {
           .omit_default()
           .default_note("never")
           .choice("stage_placement", &Plan::stage_placement, deal_names(),
-                  "how model chunks are dealt out to stages")
+                  "how the model's pieces, pp · virtual_stages, are dealt out to stages")
           .omit_default()
           .spelling("rank_order", &Plan::rank_order, parse_rank_order, rank_order_text,
                     "tp-cp-dp-pp", "order of the axes over GPUs, fastest-varying first")

@@ -63,8 +63,10 @@ struct Plan {
   BatchSplit batch_split = BatchSplit::Even;
   /// Micro-batches that each replica works through in a step; empty: all the same number.
   std::vector<int> replica_micro_batches;
-  int rebalance_every = 0;             ///< steps between new shares by measured speed; 0: never
-  Deal stage_placement = Deal::Range;  ///< how model chunks are dealt out to stages
+  int rebalance_every = 0;  ///< steps between new shares by measured speed; 0: never
+  /// How pieces of the model, pp · virtual_stages of them, are dealt out to stages. RoundRobin is
+  /// the interleaving of the schedules.
+  Deal stage_placement = Deal::RoundRobin;
   /// Fastest-varying axis first. Megatron's default order is tp-cp-dp-pp.
   std::array<Axis, kAxisCount> rank_order{Axis::Tensor, Axis::Context, Axis::Data, Axis::Pipeline};
   /// Layers of each chunk in model order (pp · virtual_stages entries, chunk c of stage s at

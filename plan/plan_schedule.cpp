@@ -1,5 +1,6 @@
 #include "plan/plan_schedule.h"
 
+#include "plan/dealt_schedule.h"
 #include "plan/plan_file.h"
 
 namespace rehearse {
@@ -32,6 +33,15 @@ std::vector<ScheduleFault> explicit_faults(const Plan& plan, int micro_batches) 
 }  // namespace
 
 std::vector<ScheduleFault> plan_schedule_faults(const Plan& plan, int micro_batches) {
+  if (!plan_places(plan).empty()) {
+    if (const std::string why = why_not_dealt(plan.schedule); !why.empty())
+      return {{"/stage_placement", "pieces cannot be dealt out to the stages of this plan: " + why,
+               "\"schedule\": \"1f1b\", \"gpipe\" or \"layer-wise\""}};
+    if (plan.schedule_group > 0)
+      return {{"/schedule_group", "only the interleaving that goes round has groups",
+               "\"stage_placement\": \"round-robin\""}};
+    if (plan.actions.empty()) return {};
+  }
   if (!plan.actions.empty()) return explicit_faults(plan, micro_batches);
   std::string why = why_not_schedulable(plan.schedule, plan.pp, plan.virtual_stages, micro_batches,
                                         plan.schedule_group);
@@ -44,7 +54,18 @@ std::vector<ScheduleFault> plan_schedule_faults(const Plan& plan, int micro_batc
            " micro-batches"}};
 }
 
+std::vector<ChunkPlace> plan_places(const Plan& plan) {
+  const bool goes_round = plan.stage_placement == Deal::RoundRobin;
+  const bool is_order = plan.stage_placement == Deal::Range && plan.virtual_stages == 1;
+  if (goes_round || is_order || plan.pp == 1) return {};
+  return dealt_places(plan.stage_placement, plan.pp, plan.virtual_stages);
+}
+
 Schedule plan_schedule(const Plan& plan, int micro_batches) {
+  std::vector<ChunkPlace> places = plan_places(plan);
+  const bool dealt = !places.empty();
+  if (plan.actions.empty() && dealt)
+    return dealt_schedule(plan.schedule, std::move(places), plan.pp, micro_batches);
   if (plan.actions.empty())
     return make_schedule(plan.schedule, plan.pp, plan.virtual_stages, micro_batches,
                          plan.schedule_group);
@@ -52,7 +73,8 @@ Schedule plan_schedule(const Plan& plan, int micro_batches) {
                     .chunks = chunks_of(plan.schedule, plan.virtual_stages),
                     .micro_batches = micro_batches,
                     .actions = {},
-                    .placement = placement_of(plan.schedule)};
+                    .placement = dealt ? Placement::Dealt : placement_of(plan.schedule),
+                    .places = std::move(places)};
   for (const std::string& text : plan.actions) parse_actions(text, schedule.actions.emplace_back());
   return schedule;
 }

@@ -17,6 +17,10 @@ struct ScheduleFault {
 /// if it can run.
 std::vector<ScheduleFault> plan_schedule_faults(const Plan& plan, int micro_batches);
 
+/// Where the pieces of the model lie, if the plan deals them otherwise than its schedule does;
+/// else empty.
+std::vector<ChunkPlace> plan_places(const Plan& plan);
+
 /// The explicit actions of a plan, or the schedule of its kind. Explicit actions stand on the
 /// pieces where the kind would have them. REQUIRES: no faults.
 Schedule plan_schedule(const Plan& plan, int micro_batches);

@@ -142,6 +142,9 @@ int piece_of(const Schedule& schedule, int stage, int chunk) {
       return chunk * schedule.stages + (chunk % 2 == 0 ? stage : mirrored);
     case Placement::BothWays:
       return chunk == 0 ? stage : mirrored;
+    case Placement::Dealt:
+      for (std::size_t piece = 0; piece < schedule.places.size(); ++piece)
+        if (schedule.places[piece] == ChunkPlace{stage, chunk}) return static_cast<int>(piece);
   }
   ensure(false, "a schedule has one of the named placements");
   return 0;
@@ -158,6 +161,8 @@ ChunkPlace place_of(const Schedule& schedule, int piece, int micro_batch) {
     case Placement::BothWays:
       if (visits_chunk(schedule, 0, micro_batch)) return {column, 0};
       return {mirrored, 1};
+    case Placement::Dealt:
+      return schedule.places[static_cast<std::size_t>(piece)];
   }
   ensure(false, "a schedule has one of the named placements");
   return {};
@@ -170,6 +175,8 @@ bool visits_chunk(const Schedule& schedule, int chunk, int micro_batch) {
 
 bool ends_meet(const Schedule& schedule) {
   if (schedule.stages == 1 || schedule.placement == Placement::BothWays) return true;
+  if (schedule.placement == Placement::Dealt)
+    return schedule.places.front().stage == schedule.places.back().stage;
   return schedule.placement == Placement::Vee && schedule.chunks % 2 == 0;
 }
 

@@ -21,6 +21,7 @@ enum class Placement : std::uint8_t {
   Vee,       ///< even rows go down, odd rows come back: c·p + s, or c·p + (p − 1 − s)
   BothWays,  ///< two copies of the model: chunk 0 is piece s, chunk 1 piece p − 1 − s; the first
              ///< half of the micro-batches goes through chunks 0, the other through chunks 1
+  Dealt,  ///< as Schedule::places lists them
 };
 
 enum class ActionKind : std::uint8_t {
@@ -41,6 +42,12 @@ struct Action {
   bool operator==(const Action&) const = default;
 };
 
+/// A chunk of a stage.
+struct ChunkPlace {
+  int stage = 0, chunk = 0;
+  bool operator==(const ChunkPlace&) const = default;
+};
+
 /// The order of work inside each stage: the simulation and the real run execute the same object.
 struct Schedule {
   int stages = 1;
@@ -48,11 +55,7 @@ struct Schedule {
   int micro_batches = 1;
   std::vector<std::vector<Action>> actions;  ///< [stage], in execution order
   Placement placement = Placement::Loop;
-};
-
-/// A chunk of a stage.
-struct ChunkPlace {
-  int stage = 0, chunk = 0;
+  std::vector<ChunkPlace> places;  ///< Dealt: of each piece of the model
 };
 
 /// Pieces that the model is cut into: stages·chunks, or stages where both ways hold the same.

@@ -123,7 +123,7 @@ class Execution {
       : schedule_(schedule), done_(schedule), next_(schedule.actions.size(), 0) {}
 
   /// Runs as far as the order allows. O(actions + stages): a stage is looked at again only
-  /// when a neighbour moved; neighbours in the pipeline are neighbours under every placement.
+  /// when a neighbour moved; neighbours in the pipeline are neighbours unless pieces are dealt.
   void run() {
     std::vector<int> awake;
     for (int stage = schedule_.stages - 1; stage >= 0; --stage) awake.push_back(stage);
@@ -131,6 +131,11 @@ class Execution {
       const int stage = awake.back();
       awake.pop_back();
       if (!advance(stage) || schedule_.stages == 1) continue;
+      if (schedule_.placement == Placement::Dealt) {
+        for (int other = 0; other < schedule_.stages; ++other)
+          if (other != stage) awake.push_back(other);
+        continue;
+      }
       awake.push_back((stage + schedule_.stages - 1) % schedule_.stages);
       awake.push_back((stage + 1) % schedule_.stages);
     }

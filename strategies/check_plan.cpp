@@ -128,8 +128,6 @@ class PlanChecker {
     refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
     refuse(!plan_.replica_micro_batches.empty(), "/replica_micro_batches", "an uneven batch");
     refuse(plan_.rebalance_every > 0, "/rebalance_every", "rebalancing during a run");
-    refuse(plan_.stage_placement != usual.stage_placement, "/stage_placement",
-           "another placement of chunks than by range");
   }
 
   void check_recompute() {

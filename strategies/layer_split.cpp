@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "plan/ensure.h"
+#include "plan/plan_schedule.h"
 #include "plan/rank_map.h"
 #include "strategies/attention_load.h"
 #include "strategies/collective_flows.h"
@@ -28,7 +29,8 @@ class Splitter {
                   .chunks = problem.chunks,
                   .micro_batches = 2,
                   .actions = {},
-                  .placement = problem.placement},
+                  .placement = problem.placement,
+                  .places = problem.places},
         pieces_(piece_count(schedule_)),
         layers_(static_cast<int>(problem.layer_s.size())),
         until_s_(problem.layer_s.size() + 1, 0) {
@@ -266,7 +268,8 @@ SplitProblem split_problem(const Model& model, const Plan& plan, const Workload&
   SplitProblem problem;
   problem.stages = plan.pp;
   problem.chunks = chunks_of(plan.schedule, plan.virtual_stages);
-  problem.placement = placement_of(plan.schedule);
+  problem.places = plan_places(plan);
+  problem.placement = problem.places.empty() ? placement_of(plan.schedule) : Placement::Dealt;
   std::vector<GroupPrices> known(cost_models.size(), {-1, 0, 0, 0});
   const GroupPrices* first = nullptr;
   for (int stage = 0; stage < plan.pp; ++stage) {

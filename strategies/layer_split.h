@@ -17,6 +17,7 @@ struct SplitProblem {
   double embedding_s = 0, head_s = 0;  ///< with the first and with the last piece
   int stages = 1, chunks = 1;          ///< as a Schedule has them
   Placement placement = Placement::Loop;
+  std::vector<ChunkPlace> places;  ///< as a Schedule has them
   std::vector<double> stage_pace;  ///< times what a stage takes for the same work; empty: 1
   std::vector<int> most_layers;    ///< of each piece, where memory ends; empty: no limit
 };

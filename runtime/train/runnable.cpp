@@ -55,7 +55,7 @@ void layout_reasons(const PlanFile& file, Reasons& reasons) {
                  "plan/batch_split: replicas share the batch evenly in a real run");
   reasons.unless(plan.updates == Updates{},
                  "plan/updates: only synchronous all-reduced updates are trained");
-  reasons.unless(plan.stage_placement == Deal::Range,
+  reasons.unless(plan.stage_placement == Deal::RoundRobin,
                  "plan/stage_placement: chunks are dealt out in order in a real run");
 }
 
