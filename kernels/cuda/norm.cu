@@ -83,7 +83,8 @@ struct BackwardArguments {
 };
 
 /// A block works through every gridDim.x-th row and keeps the columns' parameter gradients in
-/// shared memory; a column belongs to one thread.
+/// shared memory; a column belongs to one thread. Column j + i lies at i·h/N + j/N there: lanes are
+/// N columns apart, and side by side they fall into different banks.
 template <int N, typename T, typename W>
 __global__ void __launch_bounds__(kThreads) norm_backward_kernel(BackwardArguments call) {
   __shared__ float scratch[32];
@@ -92,10 +93,11 @@ __global__ void __launch_bounds__(kThreads) norm_backward_kernel(BackwardArgumen
   const bool centered = call.mean != nullptr;
   const auto first = static_cast<int>(threadIdx.x) * N;
   constexpr int kStep = kThreads * N;
+  const int packs = call.h / N;
   for (int j = first; j < call.h; j += kStep)
     for (int i = 0; i < N; ++i) {
-      d_weight[j + i] = 0;
-      if (centered) d_bias[j + i] = 0;
+      d_weight[i * packs + j / N] = 0;
+      if (centered) d_bias[i * packs + j / N] = 0;
     }
   for (std::int64_t row = blockIdx.x; row < call.rows; row += gridDim.x) {
     const T* x = static_cast<const T*>(call.x) + row * call.h;
@@ -110,8 +112,8 @@ __global__ void __launch_bounds__(kThreads) norm_backward_kernel(BackwardArgumen
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const float normal = (a[i] - mean) * inverse;
-        d_weight[j + i] += g[i] * normal;
-        if (centered) d_bias[j + i] += g[i];
+        d_weight[i * packs + j / N] += g[i] * normal;
+        if (centered) d_bias[i * packs + j / N] += g[i];
         gradient_mean += g[i] * w[i];
         projection += g[i] * w[i] * normal;
       }
@@ -138,22 +140,36 @@ __global__ void __launch_bounds__(kThreads) norm_backward_kernel(BackwardArgumen
   float* partial = call.partial + static_cast<std::int64_t>(blockIdx.x) * 2 * call.h;
   for (int j = first; j < call.h; j += kStep)
     for (int i = 0; i < N; ++i) {
-      partial[j + i] = d_weight[j + i];
-      if (centered) partial[call.h + j + i] = d_bias[j + i];
+      partial[j + i] = d_weight[i * packs + j / N];
+      if (centered) partial[call.h + j + i] = d_bias[i * packs + j / N];
     }
 }
 
-/// Adds the blocks' shares in their order.
-__global__ void add_shares_kernel(const float* partial, int blocks, int h, float* d_weight,
-                                  float* d_bias, bool accumulate) {
-  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (column >= h) return;
-  float weight = accumulate ? d_weight[column] : 0.0f;
-  float bias = accumulate && d_bias != nullptr ? d_bias[column] : 0.0f;
-  for (int block = 0; block < blocks; ++block) {
+constexpr int kShareColumns = 32, kShareRows = 8;
+
+/// Adds the blocks' shares: kShareRows threads a column take every kShareRows-th share, so that
+/// many reads are under way, and their sums are added in their order.
+__global__ void __launch_bounds__(kShareColumns* kShareRows)
+    add_shares_kernel(const float* partial, int blocks, int h, float* d_weight, float* d_bias,
+                      bool accumulate) {
+  __shared__ float sums[2][kShareRows][kShareColumns];
+  const int x = static_cast<int>(threadIdx.x), y = static_cast<int>(threadIdx.y);
+  const int column = static_cast<int>(blockIdx.x) * kShareColumns + x;
+  float weight = 0, bias = 0;
+  for (int block = y; block < blocks && column < h; block += kShareRows) {
     const float* share = partial + static_cast<std::int64_t>(block) * 2 * h;
     weight += share[column];
     if (d_bias != nullptr) bias += share[h + column];
+  }
+  sums[0][y][x] = weight;
+  sums[1][y][x] = bias;
+  __syncthreads();
+  if (y != 0 || column >= h) return;
+  weight = accumulate ? d_weight[column] : 0.0f;
+  bias = accumulate && d_bias != nullptr ? d_bias[column] : 0.0f;
+  for (int i = 0; i < kShareRows; ++i) {
+    weight += sums[0][i][x];
+    bias += sums[1][i][x];
   }
   d_weight[column] = weight;
   if (d_bias != nullptr) d_bias[column] = bias;
@@ -202,8 +218,11 @@ void compute(const NormBackward& call, LaunchContext& context) {
   if (shared_bytes > context.max_shared_bytes)
     throw OperatorError("norm_backward: rows of " + std::to_string(h) +
                         " elements exceed the shared memory of a block");
-  const auto blocks =
-      static_cast<int>(std::min<std::int64_t>(rows, std::int64_t{2} * context.multiprocessors));
+  // Up to four blocks of a multiprocessor: while some add up a row, others read.
+  const auto fitting =
+      static_cast<std::int64_t>(context.max_shared_bytes / std::max<std::size_t>(1, shared_bytes));
+  const auto blocks = static_cast<int>(std::min<std::int64_t>(
+      rows, std::clamp<std::int64_t>(fitting, 1, 4) * context.multiprocessors));
   auto* partial = static_cast<float*>(
       context.workspace(static_cast<std::size_t>(blocks) * 2 * h * sizeof(float)));
   const BackwardArguments arguments{.x = call.x.data,
@@ -227,9 +246,9 @@ void compute(const NormBackward& call, LaunchContext& context) {
                             .shared_bytes = shared_bytes},
                            norm_backward_kernel<n(), decltype(t), decltype(w)>, arguments);
                   });
-  launch(context, {.grid = {blocks_for(h, 128)}, .block = {128}}, add_shares_kernel, partial,
-         blocks, h, device_elements<float>(call.d_weight), device_elements<float>(call.d_bias),
-         call.accumulate);
+  launch(context, {.grid = {blocks_for(h, kShareColumns)}, .block = {kShareColumns, kShareRows}},
+         add_shares_kernel, partial, blocks, h, device_elements<float>(call.d_weight),
+         device_elements<float>(call.d_bias), call.accumulate);
 }
 
 }  // namespace rehearse

@@ -178,7 +178,7 @@ void compute(const AdamUpdate& call, LaunchContext& context) {
 void compute(const SquaredSum& call, LaunchContext& context) {
   const std::int64_t count = call.x.elements();
   const int blocks = static_cast<int>(
-      std::clamp<std::int64_t>(count / 4096, 1, std::int64_t{4} * context.multiprocessors));
+      std::clamp<std::int64_t>(count / 4096, 1, std::int64_t{8} * context.multiprocessors));
   auto* partial =
       static_cast<double*>(context.workspace(static_cast<std::size_t>(blocks) * sizeof(double)));
   with_device_type("squared_sum", call.x.dtype, [&](auto tag) {

@@ -167,20 +167,41 @@ struct FromFp8Body {
   }
 };
 
-/// (heads, pairs) of one token a block row; moves x once each way.
 template <typename T>
-__global__ void rope_kernel(T* x, const float* table, const std::int32_t* positions,
-                            std::int64_t stride, int heads, int half, float direction) {
-  const std::int64_t token = blockIdx.x;
-  const float* cosine = table + static_cast<std::int64_t>(positions[token]) * 2 * half;
-  for (int i = static_cast<int>(threadIdx.x); i < heads * half; i += static_cast<int>(blockDim.x)) {
-    const int pair = i % half;
-    T* first = x + token * stride + static_cast<std::int64_t>(i / half) * 2 * half + pair;
-    const float a = device_float(first[0]), b = device_float(first[half]);
-    const float c = cosine[pair], s = direction * cosine[half + pair];
-    device_store(first[0], a * c - b * s);
-    device_store(first[half], b * c + a * s);
+struct RopeArguments {
+  T* x;
+  const float* table;
+  const std::int32_t* positions;
+  std::int64_t stride, tokens;
+  int heads, half;
+  float direction;
+};
+
+/// A thread takes N neighbouring pairs of a head; moves x once each way.
+template <int N, typename T>
+__global__ void __launch_bounds__(kElementwiseThreads) rope_kernel(RopeArguments<T> call) {
+  const int packs = call.half / N;
+  const std::int64_t of_token = static_cast<std::int64_t>(call.heads) * packs;
+  const std::int64_t item =
+      static_cast<std::int64_t>(blockIdx.x) * kElementwiseThreads + threadIdx.x;
+  if (item >= call.tokens * of_token) return;
+  const std::int64_t token = item / of_token;
+  const int rest = static_cast<int>(item - token * of_token), pair = rest % packs * N;
+  T* first = call.x + token * call.stride + static_cast<std::int64_t>(rest / packs) * 2 * call.half;
+  const float* row = call.table + static_cast<std::int64_t>(call.positions[token]) * 2 * call.half;
+  float a[N], b[N], cosine[N], sine[N];
+  load_pack<N>(a, first + pair);
+  load_pack<N>(b, first + call.half + pair);
+  load_pack<N>(cosine, row + pair);
+  load_pack<N>(sine, row + call.half + pair);
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const float c = cosine[i], s = call.direction * sine[i], left = a[i];
+    a[i] = left * c - b[i] * s;
+    b[i] = b[i] * c + left * s;
   }
+  store_pack<N>(first + pair, a);
+  store_pack<N>(first + call.half + pair, b);
 }
 
 /// fp8 has no elements of its own on the device: bytes do.
@@ -192,10 +213,20 @@ void compute(const Rope& call, LaunchContext& context) {
   const int heads = static_cast<int>(call.x.size(1)), half = static_cast<int>(call.x.size(2) / 2);
   with_device_type("rope", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(context, {.grid = {static_cast<unsigned>(call.x.size(0))}, .block = {256}},
-           rope_kernel<T>, device_elements<T>(call.x), device_elements<float>(call.cosine_sine),
-           device_elements<std::int32_t>(call.positions), call.x.shape.stride, heads, half,
-           call.inverse ? -1.0f : 1.0f);
+    const RopeArguments<T> arguments{.x = device_elements<T>(call.x),
+                                     .table = device_elements<float>(call.cosine_sine),
+                                     .positions = device_elements<std::int32_t>(call.positions),
+                                     .stride = call.x.shape.stride,
+                                     .tokens = call.x.size(0),
+                                     .heads = heads,
+                                     .half = half,
+                                     .direction = call.inverse ? -1.0f : 1.0f};
+    with_pack<T>(packs_fit(kFullPack<T>, half, call.x, call.cosine_sine), [&](auto n) {
+      const std::int64_t items = arguments.tokens * heads * (half / n());
+      launch(context,
+             {.grid = {blocks_for(items, kElementwiseThreads)}, .block = {kElementwiseThreads}},
+             rope_kernel<n(), T>, arguments);
+    });
   });
 }
 
