@@ -49,6 +49,8 @@ struct FrameworkCosts {
   double logit_bytes = 0;
   /// Bytes a parameter beside weights, gradients and optimizer: buffers that data ranks reduce.
   double reduction_buffer_bytes = 0;
+  /// fp8 plans keep weights of fp8 products in fp8 alone, and gather them so; else 16 bits beside.
+  bool fp8_weights_alone = false;
   MemoryFigure memory_figure = MemoryFigure::Allocated;
   double computing = 1, host = 1;  ///< factors of operators' and launches' times (calibration.h)
   /// Half width of the 90 % interval of step times, as a factor. Not stated: nine in ten of all

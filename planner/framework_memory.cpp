@@ -32,6 +32,15 @@ double gathered_inputs(const StageMemory& memory, const LayerShape& shape, const
   return memory.in_flight * layers * 2 * split * (shape.tp - 1);
 }
 
+/// Weights that fp8 products hold as they are and transposed take as many bytes as in 16 bits.
+void drop_16_bit_weights(StageMemory& memory) {
+  double fp8 = 0;
+  for (const MemoryPart& part : memory.parts)
+    if (part.name == "fp8 weights") fp8 = part.bytes;
+  for (MemoryPart& part : memory.parts)
+    if (part.name == "weights") part.bytes -= fp8;
+}
+
 }  // namespace
 
 StageBytes framework_bytes_of_stage(const StageMemory& memory, const Model& model, const Plan& plan,
@@ -45,6 +54,8 @@ StageBytes framework_bytes_of_stage(const StageMemory& memory, const Model& mode
     (part.name == "framework" ? bytes.beside
      : stays                  ? bytes.standing
                               : bytes.passing) += part.bytes;
+    if (part.name == "fp8 weights" && costs.fp8_weights_alone)
+      bytes.standing -= part.bytes;  // as they are and transposed: as many bytes as 16 bits take
     if (part.name == "gradients") parameters = part.bytes / bytes_of(plan.gradient_precision);
   }
   if (memory.stage == plan.pp - 1)
@@ -66,6 +77,7 @@ double reserved_bytes(const StageBytes& bytes, const FrameworkCosts& costs) {
 void add_framework_memory(StageMemory& memory, const Model& model, const Plan& plan, int seq_len,
                           const FrameworkCosts& costs) {
   const StageBytes bytes = framework_bytes_of_stage(memory, model, plan, seq_len, costs);
+  if (costs.fp8_weights_alone) drop_16_bit_weights(memory);
   const double more = reserved_bytes(bytes, costs) + bytes.beside - memory.total_bytes();
   if (more > 0) memory.parts.push_back({"framework's copies and gaps", more});
 }
