@@ -132,3 +132,20 @@ TEST_CASE("calibrated factors stay beside a framework's costs") {
   const Plan plan = plan_of(R"({"framework": "megatron"})");
   CHECK(outcome_of(plan, options).metrics.step_time_s > 1.5 * outcome_of(plan).metrics.step_time_s);
 }
+
+TEST_CASE("an fp8 plan of Megatron-LM holds the weights of fp8 products in fp8 alone") {
+  const auto part = [](const Plan& plan, const std::string& name) {
+    const PlanOutcome outcome = outcome_of(plan);
+    REQUIRE(outcome.faults.empty());
+    double bytes = 0;
+    for (const MemoryPart& each : outcome.stages.at(0).memory.parts)
+      if (each.name == name) bytes = each.bytes;
+    return bytes;
+  };
+  const Plan plain = plan_of(R"({"dp": 8, "precision": "fp8"})");
+  const Plan megatron = plan_of(R"({"dp": 8, "precision": "fp8", "framework": "megatron"})");
+  const double fp8 = part(plain, "fp8 weights");
+  CHECK(fp8 > 0);
+  CHECK(part(megatron, "fp8 weights") == Approx(fp8));
+  CHECK(part(megatron, "weights") == Approx(part(plain, "weights") - fp8));
+}
