@@ -9,7 +9,8 @@ namespace rehearse {
 namespace {
 
 /// The parts of a scenario that may vary.
-constexpr const char* kVariableParts[] = {"model", "cluster", "workload", "plan", "plans"};
+constexpr const char* kVariableParts[] = {"model",  "cluster", "workload",
+                                          "spread", "plan",    "plans"};
 
 /// Lists whose values go together: one pointer, or several inside "zip".
 struct Axis {

@@ -75,11 +75,7 @@ Model read_mistral(ConfigObject& config) {
   expect_activation(config, "hidden_act", "silu", {"silu", "swish"});
   const int window =
       config.size("sliding_window", kMostTokensPerSequence, std::numeric_limits<int>::max());
-  if (window < model.max_seq_len)
-    config.problem("sliding_window",
-                   "attention in a sliding window of " + std::to_string(window) +
-                       " tokens is not modelled here",
-                   "set it to null to count attention over the whole sequence");
+  if (window < model.max_seq_len) model.window = window;
   return model;
 }
 

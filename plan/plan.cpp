@@ -1,10 +1,14 @@
 #include "plan/plan.h"
 
+#include <algorithm>
+
 #include "plan/ensure.h"
 
 namespace rehearse {
 
 std::int64_t micro_batches(const Plan& plan, std::int64_t global_batch) {
+  const std::vector<int>& shares = plan.replica_micro_batches;
+  if (!shares.empty()) return *std::max_element(shares.begin(), shares.end());
   const std::int64_t per_round = static_cast<std::int64_t>(plan.dp) * plan.micro_batch;
   ensure(per_round > 0 && global_batch % per_round == 0,
          "the global batch of a checked plan divides into its micro-batches");

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -20,6 +21,7 @@
 #include "sim/simulate.h"
 #include "sim/update_rate.h"
 #include "strategies/attention_load.h"
+#include "strategies/batch_shares.h"
 #include "strategies/host_rates.h"
 #include "strategies/layer_split.h"
 
@@ -108,6 +110,7 @@ class Evaluation {
     if (!prepare(plan)) return std::move(outcome_);
     if (!outcome_.fits && !options_.simulate_when_too_big) return std::move(outcome_);
     simulate_step();
+    compare_shares();
     fill_rates();
     return std::move(outcome_);
   }
@@ -128,6 +131,7 @@ class Evaluation {
     add_host_link_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
     if (!outcome_.faults.empty()) return false;
 
+    share_batch();
     const auto count = micro_batches(outcome_.plan, workload_.global_batch);
     schedule_ = plan_schedule(outcome_.plan, static_cast<int>(count));
     if (outcome_.plan.balanced_split) balance_layers();
@@ -197,6 +201,64 @@ class Evaluation {
       cost_models_.push_back(logs_.back().get());
     }
     return cost_models_;
+  }
+
+  /// Shares of the batch by speed: by what prices and the cluster say of it or, where shares are
+  /// dealt out again during the run, by what is measured then.
+  void share_batch() {
+    Plan& plan = outcome_.plan;
+    const bool by_speed = plan.batch_split == BatchSplit::BySpeed;
+    const bool measured = plan.rebalance_every > 0;
+    if (!plan.replica_micro_batches.empty() || plan.dp == 1 || !(by_speed || measured)) return;
+    const std::int64_t count = workload_.global_batch / plan.micro_batch;
+    const auto shares = [&](const Spread& spread) {
+      std::vector<ReplicaPace> paces;
+      for (const std::vector<double>& stages :
+           replica_stage_times(model_, plan, workload_, cluster_, cost_models(), spread))
+        paces.push_back(replica_pace(stages, plan));
+      return batch_shares(paces, count);
+    };
+    const Spread stated{0, 1};
+    Plan before = plan;
+    before.batch_split = BatchSplit::Even;
+    before.rebalance_every = 0;
+    if (by_speed && measured) before.replica_micro_batches = shares(stated);
+    if (!before.replica_micro_batches.empty() || count % plan.dp == 0) before_ = std::move(before);
+    plan.replica_micro_batches = shares(measured ? options_.lowering.spread : stated);
+  }
+
+  std::string share_text(const Plan& plan) const {
+    const std::vector<int>& shares = plan.replica_micro_batches;
+    if (shares.empty())
+      return fmt::format("{} micro-batches each", micro_batches(plan, workload_.global_batch));
+    const auto [least, most] = std::minmax_element(shares.begin(), shares.end());
+    return *least == *most ? fmt::format("{} micro-batches each", *least)
+                           : fmt::format("{} to {} micro-batches", *least, *most);
+  }
+
+  /// What uneven shares gain over those before.
+  void compare_shares() {
+    if (!before_) return;
+    EvaluationOptions options = options_;
+    options.keep_timeline = false;
+    const PlanOutcome before = Evaluation(model_, workload_, cluster_, options).run(*before_);
+    const double before_s = before.metrics.step_time_s, after_s = outcome_.metrics.step_time_s;
+    if (!before.faults.empty() || before_s <= 0) return;
+    const int every = outcome_.plan.rebalance_every;
+    std::string text = fmt::format(
+        "replicas have {} by their {} speed: a step takes {:.4g} s, and {:.4g} s with {} ({:+.1f} "
+        "%)",
+        share_text(outcome_.plan), every > 0 ? "measured" : "stated", after_s, before_s,
+        share_text(*before_), 100 * (before_s / after_s - 1));
+    if (every > 0) text += fmt::format(", as in the first {} steps", every);
+    const double steps = workload_.tokens / (double(workload_.global_batch) * workload_.seq_len);
+    if (every > 0 && steps > every)
+      text += fmt::format("; {:.4g} s on average of the run's {:.0f} steps",
+                          after_s + (before_s - after_s) * every / steps, steps);
+    outcome_.assumptions.push_back(std::move(text));
+    if (outcome_.plan.updates.weighting == Weighting::Even)
+      outcome_.assumptions.emplace_back(
+          "gradients of replicas count alike, so that samples of those with fewer count more");
   }
 
   void balance_layers() {
@@ -363,6 +425,7 @@ class Evaluation {
   std::vector<std::string> framework_sentences_;
   PlanOutcome outcome_;
   Schedule schedule_;
+  std::optional<Plan> before_;  ///< with the shares of the batch that uneven ones are compared with
   std::vector<std::unique_ptr<CostModel>> owned_models_;
   std::vector<std::unique_ptr<EvidenceLog>> logs_;  ///< one a cost model
   std::vector<const CostModel*> cost_models_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "plan/document_lengths.h"
 #include "plan/plan_schedule.h"
@@ -125,9 +126,6 @@ class PlanChecker {
     refuse(model_.experts.count > 0 && plan_.recompute == Recompute::Operators, "/recompute",
            "recomputation by operator of a mixture of experts");
     refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
-    refuse(plan_.batch_split != usual.batch_split, "/batch_split", "an uneven batch");
-    refuse(!plan_.replica_micro_batches.empty(), "/replica_micro_batches", "an uneven batch");
-    refuse(plan_.rebalance_every > 0, "/rebalance_every", "rebalancing during a run");
   }
 
   void check_recompute() {
@@ -329,7 +327,76 @@ class PlanChecker {
                                       model_.name, model_.layers));
   }
 
+  bool has_uneven_batch() const {
+    return !plan_.replica_micro_batches.empty() || plan_.batch_split != BatchSplit::Even ||
+           plan_.rebalance_every > 0;
+  }
+
+  /// Replicas with different numbers of micro-batches.
+  void check_uneven_batch() {
+    const char* const pointer = !plan_.replica_micro_batches.empty() ? "/replica_micro_batches"
+                                : plan_.rebalance_every > 0          ? "/rebalance_every"
+                                                                     : "/batch_split";
+    const bool meets = plan_.zero == 3 || (plan_.zero == 2 && plan_.reduce_every_micro_batch);
+    if (meets || plan_.ep > 1)
+      add(pointer,
+          fmt::format("replicas that {} in every micro-batch have the same number of them",
+                      plan_.ep > 1 ? "exchange tokens of experts" : "share weights or gradients"),
+          plan_.ep > 1 ? "\"ep\": 1" : "\"zero\": 0 or 1");
+    if (plan_.updates.synchrony != Synchrony::Synchronous)
+      add(pointer,
+          "replicas at their own pace take as many steps as they can: nothing is shared out",
+          "\"synchrony\": \"synchronous\"");
+    if (!plan_.actions.empty())
+      add("/actions", "an explicit order of work has one number of micro-batches for all replicas",
+          "name a schedule instead");
+    const std::int64_t count = workload_.global_batch / plan_.micro_batch;
+    if (workload_.global_batch % plan_.micro_batch != 0 || count < plan_.dp)
+      return add("/micro_batch",
+                 fmt::format("a global batch of {} sequences does not divide into micro-batches of "
+                             "{}, at least one for each of {} replicas",
+                             workload_.global_batch, plan_.micro_batch, plan_.dp));
+    if (plan_.replica_micro_batches.empty()) return check_any_share(pointer, count);
+    check_given_shares(count);
+  }
+
+  void check_given_shares(std::int64_t count) {
+    const std::vector<int>& shares = plan_.replica_micro_batches;
+    if (static_cast<int>(shares.size()) != plan_.dp)
+      return add("/replica_micro_batches",
+                 fmt::format("{} numbers for {} replicas", shares.size(), plan_.dp));
+    std::set<int> different(shares.begin(), shares.end());
+    if (*different.begin() < 1)
+      return add("/replica_micro_batches", "every replica works on a micro-batch at least");
+    const std::int64_t sum = std::accumulate(shares.begin(), shares.end(), std::int64_t{0});
+    if (sum != count)
+      return add("/replica_micro_batches",
+                 fmt::format("the micro-batches of all replicas are {}, and a global batch of {} "
+                             "sequences has {}",
+                             sum, workload_.global_batch, count));
+    for (const int share : different)
+      for (ScheduleFault& fault : plan_schedule_faults(plan_, share))
+        add(fault.pointer.c_str(), std::move(fault.message), std::move(fault.hint));
+  }
+
+  /// The schedule must be possible with whatever number a replica gets.
+  void check_any_share(const char* pointer, std::int64_t count) {
+    if (plan_.batch_split == BatchSplit::Even && count % plan_.dp != 0)
+      add("/micro_batch",
+          fmt::format(
+              "{} micro-batches do not divide among {} replicas before the first rebalancing",
+              count, plan_.dp),
+          "\"batch_split\": \"by-speed\"");
+    constexpr int kLookedAt = 3;  // a rule of whole multiples shows in any three numbers in a row
+    const auto usual = static_cast<int>(std::min<std::int64_t>(count / plan_.dp, 1'000'000));
+    for (int share = usual; share < usual + kLookedAt; ++share)
+      if (!plan_schedule_faults(plan_, share).empty())
+        return add(pointer, "the schedule does not take every number of micro-batches",
+                   "1f1b, gpipe or layer-wise with one chunk a stage");
+  }
+
   void check_batch() {
+    if (has_uneven_batch()) return check_uneven_batch();
     const std::int64_t per_round = static_cast<std::int64_t>(plan_.dp) * plan_.micro_batch;
     if (workload_.global_batch % per_round != 0 || workload_.global_batch < per_round)
       return add("/micro_batch",

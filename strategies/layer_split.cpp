@@ -254,38 +254,109 @@ double slowest_stage_s(const SplitProblem& problem, const std::vector<int>& spli
   return slowest;
 }
 
+namespace {
+
+LayerShape split_shape(const Model& model, const Plan& plan, const Workload& workload) {
+  Workload resolved = workload;
+  if (resolved.seq_len == 0) resolved.seq_len = model.max_seq_len;
+  LayerShape shape = layer_shape(model, plan, resolved.seq_len, workload.routing);
+  shape.pair_share = attention_load(model, plan, resolved).shares.back();
+  shape.context_rank = plan.cp - 1;  // of a ring without balance: the rank with the most to do
+  return shape;
+}
+
+/// Prices tensor groups of a plan, each kind of node once.
+class GroupPricer {
+ public:
+  GroupPricer(const Model& model, const Plan& plan, const Workload& workload,
+              const Cluster& cluster, const std::vector<const CostModel*>& cost_models)
+      : cluster_(cluster),
+        cost_models_(cost_models),
+        shape_(split_shape(model, plan, workload)),
+        ranks_(plan),
+        group_of_node_(group_of_nodes(cluster)),
+        known_(cost_models.size(), {-1, 0, 0, 0}) {}
+
+  /// Of a GPU in the tensor group of a replica's stage and context rank.
+  const GroupPrices& of(GpuId gpu, const Coordinates& first_rank) {
+    const auto node_group =
+        static_cast<std::size_t>(group_of_node_[static_cast<std::size_t>(cluster_.node_of(gpu))]);
+    GroupPrices& prices = known_[node_group];
+    if (prices.layer_s < 0)
+      prices = price_group(shape_, *cost_models_[node_group], cluster_,
+                           gpus(Axis::Tensor, first_rank), gpus(Axis::Context, first_rank));
+    return prices;
+  }
+  std::vector<GpuId> gpus(Axis axis, const Coordinates& first_rank) const {
+    std::vector<GpuId> found;
+    for (const Rank rank : ranks_.group(axis, first_rank)) found.push_back(ranks_.gpu(rank));
+    return found;
+  }
+
+ private:
+  const Cluster& cluster_;
+  const std::vector<const CostModel*>& cost_models_;
+  LayerShape shape_;
+  RankMap ranks_;
+  std::vector<int> group_of_node_;
+  std::vector<GroupPrices> known_;
+};
+
+}  // namespace
+
+std::vector<std::vector<double>> replica_stage_times(
+    const Model& model, const Plan& plan, const Workload& workload, const Cluster& cluster,
+    const std::vector<const CostModel*>& cost_models, const Spread& spread) {
+  GroupPricer pricer(model, plan, workload, cluster, cost_models);
+  const std::vector<int> layers = chunk_layers(plan, model.layers);
+  Schedule places{.stages = plan.pp,
+                  .chunks = chunks_of(plan.schedule, plan.virtual_stages),
+                  .micro_batches = 2,
+                  .actions = {},
+                  .placement = placement_of(plan.schedule),
+                  .places = plan_places(plan)};
+  if (!places.places.empty()) places.placement = Placement::Dealt;
+  const auto stage_s = [&](const GroupPrices& prices, int stage) {
+    double seconds = 0;
+    for (int chunk = 0; chunk < places.chunks; ++chunk) {
+      const int piece = piece_of(places, stage, chunk);
+      seconds += layers[static_cast<std::size_t>(piece)] * prices.layer_s;
+      if (piece == 0) seconds += prices.embedding_s;
+      if (piece + 1 == piece_count(places)) seconds += prices.head_s;
+    }
+    return seconds;
+  };
+  std::vector<std::vector<double>> times(static_cast<std::size_t>(plan.dp));
+  for (int replica = 0; replica < plan.dp; ++replica)
+    for (int stage = 0; stage < plan.pp; ++stage) {
+      double slowest_s = 0;
+      for (int context = 0; context < plan.cp; ++context) {
+        const Coordinates first_rank{0, context, replica, stage};
+        for (const GpuId gpu : pricer.gpus(Axis::Tensor, first_rank))
+          slowest_s = std::max(slowest_s, stage_s(pricer.of(gpu, first_rank), stage) *
+                                              slowness(spread, gpu) / cluster.speed(gpu));
+      }
+      times[static_cast<std::size_t>(replica)].push_back(slowest_s);
+    }
+  return times;
+}
+
 SplitProblem split_problem(const Model& model, const Plan& plan, const Workload& workload,
                            const Cluster& cluster,
                            const std::vector<const CostModel*>& cost_models) {
-  const int seq_len = workload.seq_len > 0 ? workload.seq_len : model.max_seq_len;
-  LayerShape shape = layer_shape(model, plan, seq_len, workload.routing);
-  Workload resolved = workload;
-  resolved.seq_len = seq_len;
-  shape.pair_share = attention_load(model, plan, resolved).shares.back();
-  shape.context_rank = plan.cp - 1;  // of a ring without balance: the rank with the most to do
-  const RankMap ranks(plan);
-  const std::vector<int> group_of_node = group_of_nodes(cluster);
+  GroupPricer pricer(model, plan, workload, cluster, cost_models);
   SplitProblem problem;
   problem.stages = plan.pp;
   problem.chunks = chunks_of(plan.schedule, plan.virtual_stages);
   problem.places = plan_places(plan);
   problem.placement = problem.places.empty() ? placement_of(plan.schedule) : Placement::Dealt;
-  std::vector<GroupPrices> known(cost_models.size(), {-1, 0, 0, 0});
   const GroupPrices* first = nullptr;
   for (int stage = 0; stage < plan.pp; ++stage) {
     double slowest_s = 0;
     for (int group = 0; group < plan.dp * plan.cp; ++group) {
       const Coordinates first_rank{0, group % plan.cp, group / plan.cp, stage};
-      std::vector<GpuId> gpus, context;
-      for (const Rank rank : ranks.group(Axis::Tensor, first_rank)) gpus.push_back(ranks.gpu(rank));
-      for (const Rank rank : ranks.group(Axis::Context, first_rank))
-        context.push_back(ranks.gpu(rank));
-      for (const GpuId gpu : gpus) {
-        const auto node_group =
-            static_cast<std::size_t>(group_of_node[static_cast<std::size_t>(cluster.node_of(gpu))]);
-        GroupPrices& prices = known[node_group];
-        if (prices.layer_s < 0)
-          prices = price_group(shape, *cost_models[node_group], cluster, gpus, context);
+      for (const GpuId gpu : pricer.gpus(Axis::Tensor, first_rank)) {
+        const GroupPrices& prices = pricer.of(gpu, first_rank);
         if (first == nullptr) first = &prices;
         slowest_s = std::max(slowest_s, prices.layer_s / cluster.speed(gpu));
       }

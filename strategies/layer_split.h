@@ -5,6 +5,7 @@
 #include "plan/model.h"
 #include "plan/plan.h"
 #include "plan/schedule.h"
+#include "plan/spread.h"
 #include "plan/workload.h"
 #include "topologies/cluster.h"
 
@@ -39,5 +40,12 @@ double slowest_stage_s(const SplitProblem& problem, const std::vector<int>& spli
 SplitProblem split_problem(const Model& model, const Plan& plan, const Workload& workload,
                            const Cluster& cluster,
                            const std::vector<const CostModel*>& cost_models);
+
+/// Seconds of forward and backward of one micro-batch at each stage of each replica,
+/// [replica][stage], at the pace of the slowest GPU there, with tensor collectives. REQUIRES: as
+/// split_problem.
+std::vector<std::vector<double>> replica_stage_times(
+    const Model& model, const Plan& plan, const Workload& workload, const Cluster& cluster,
+    const std::vector<const CostModel*>& cost_models, const Spread& spread);
 
 }  // namespace rehearse

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "plan/ensure.h"
+#include "plan/plan_schedule.h"
 #include "strategies/fluid_time.h"
 #include "strategies/lowering.h"
 
@@ -86,6 +87,21 @@ std::vector<InnerRank> Lowering::inner_ranks(int d) const {
   for (const int context : context_members(d / tensor_devices_))
     for (const int tensor : tensor_members(d % tensor_devices_)) ranks.push_back({tensor, context});
   return ranks;
+}
+
+void Lowering::make_schedules() {
+  for (const std::vector<int>& members : classes_.members) {
+    const auto replica = static_cast<std::size_t>(members.front());
+    const int count = plan_.replica_micro_batches.empty() ? in_.schedule.micro_batches
+                                                          : plan_.replica_micro_batches[replica];
+    if (count == in_.schedule.micro_batches) {
+      class_schedules_.push_back(&in_.schedule);
+      continue;
+    }
+    const auto [at, is_new] = uneven_schedules_.try_emplace(count);
+    if (is_new) at->second = plan_schedule(plan_, count);
+    class_schedules_.push_back(&at->second);
+  }
 }
 
 void Lowering::make_devices() {
@@ -243,9 +259,9 @@ std::int32_t Lowering::add_group(const std::vector<std::int32_t>& devices) {
 void Lowering::add_totals() {
   PricedTotals totals;
   // With both ways through the pipeline, each copy of a piece serves half of the micro-batches.
-  const double micro_batches_a_chunk =
-      in_.schedule.micro_batches / (in_.schedule.placement == Placement::BothWays ? 2.0 : 1.0);
+  const double ways = in_.schedule.placement == Placement::BothWays ? 2 : 1;
   for (const StageUnit& u : units_) {
+    const double micro_batches_a_chunk = schedule_of(u.replica_class).micro_batches / ways;
     const auto replicas =
         static_cast<double>(classes_.members[static_cast<std::size_t>(u.replica_class)].size());
     for (int c = 0; c < context_variants(); ++c)
@@ -263,6 +279,7 @@ void Lowering::add_totals() {
 
 LoweredStep Lowering::run() {
   empty_segment_ = add_segment(out_.graph, {}, 0);
+  make_schedules();
   make_devices();
   index_actions();
   for (StageUnit& u : units_) emit_actions(u);

@@ -176,7 +176,7 @@ void Lowering::note(StageUnit& u, const ActionAt& at, int d, const Piece& piece,
 }
 
 ActionInHand Lowering::take_up(StageUnit& u, std::size_t index, bool completes, bool opens) {
-  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][index];
+  const Action& action = actions_of(u)[index];
   // Where transfers run beside the action, it is cut so that they can start, or be waited for,
   // bucket by bucket.
   const bool is_forward = action.kind == ActionKind::Forward;
@@ -254,7 +254,7 @@ void Lowering::visit(StageUnit& u, const ActionAt& at, int d, std::int32_t bucke
   auto found = u.visits.rbegin();
   while (found != u.visits.rend() && found->action == at.index && found->bucket != bucket) ++found;
   if (found == u.visits.rend() || found->action != at.index) {
-    const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][at.index];
+    const Action& action = actions_of(u)[at.index];
     const std::vector<std::int32_t> none(devices, -1);
     u.visits.push_back({at.index, action.chunk, bucket, action.kind, at.completes, none, none});
     found = u.visits.rbegin();
@@ -265,7 +265,7 @@ void Lowering::visit(StageUnit& u, const ActionAt& at, int d, std::int32_t bucke
 }
 
 void Lowering::emit_actions(StageUnit& u) {
-  const auto& actions = in_.schedule.actions[static_cast<std::size_t>(u.stage)];
+  const auto& actions = actions_of(u);
   const auto devices = static_cast<std::size_t>(unit_devices_);
   u.action_first.assign(actions.size() * devices, -1);
   u.action_last.assign(actions.size() * devices, -1);
@@ -300,7 +300,7 @@ void Lowering::emit_actions(StageUnit& u) {
 
 /// Joined actions start when all of them can, and what they make is there when all are done.
 void Lowering::join_actions(StageUnit& u) {
-  const auto& actions = in_.schedule.actions[static_cast<std::size_t>(u.stage)];
+  const auto& actions = actions_of(u);
   const auto devices = static_cast<std::size_t>(unit_devices_);
   std::size_t begin = 0;
   for (std::size_t end = 0; end < actions.size(); ++end) {
@@ -359,7 +359,7 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, 
 
 void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
                              std::size_t to_action) {
-  const auto& sent_by = in_.schedule.actions[static_cast<std::size_t>(from.stage)];
+  const auto& sent_by = actions_of(from);
   const Action& sent = sent_by[action];
   const bool forward = sent.kind == ActionKind::Forward;
   auto& [prototypes, tails] = from.transfers[{forward, to.stage}];
@@ -393,19 +393,24 @@ void Lowering::emit_transfer(StageUnit& from, std::size_t action, StageUnit& to,
 
 /// Where each stage does what: index of the action by (backward?, chunk, micro-batch).
 void Lowering::index_actions() {
-  const auto m = static_cast<std::size_t>(in_.schedule.micro_batches);
-  const auto v = static_cast<std::size_t>(in_.schedule.chunks);
-  for (const auto& actions : in_.schedule.actions) {
-    std::vector<std::size_t> index(2 * v * m, 0);
-    for (std::size_t i = 0; i < actions.size(); ++i)
-      if (actions[i].kind != ActionKind::WeightGradient) index[action_slot(actions[i])] = i;
-    action_index_.push_back(std::move(index));
+  for (const Schedule* schedule : class_schedules_) {
+    const auto [at, is_new] = action_index_.try_emplace(schedule->micro_batches);
+    if (!is_new) continue;
+    const auto m = static_cast<std::size_t>(schedule->micro_batches);
+    const auto v = static_cast<std::size_t>(schedule->chunks);
+    for (const auto& actions : schedule->actions) {
+      std::vector<std::size_t> index(2 * v * m, 0);
+      for (std::size_t i = 0; i < actions.size(); ++i)
+        if (actions[i].kind != ActionKind::WeightGradient)
+          index[action_slot(*schedule, actions[i])] = i;
+      at->second.push_back(std::move(index));
+    }
   }
 }
 
-std::size_t Lowering::action_slot(const Action& action) const {
-  const auto m = static_cast<std::size_t>(in_.schedule.micro_batches);
-  const auto v = static_cast<std::size_t>(in_.schedule.chunks);
+std::size_t Lowering::action_slot(const Schedule& schedule, const Action& action) const {
+  const auto m = static_cast<std::size_t>(schedule.micro_batches);
+  const auto v = static_cast<std::size_t>(schedule.chunks);
   const std::size_t backward = action.kind == ActionKind::Forward ? 0 : 1;
   return (backward * v + static_cast<std::size_t>(action.chunk)) * m +
          static_cast<std::size_t>(action.micro_batch);
@@ -413,7 +418,9 @@ std::size_t Lowering::action_slot(const Action& action) const {
 
 void Lowering::emit_transfers(StageUnit& from) {
   if (plan_.pp == 1) return;
-  const auto& actions = in_.schedule.actions[static_cast<std::size_t>(from.stage)];
+  const auto& actions = actions_of(from);
+  const Schedule& schedule = schedule_of(from.replica_class);
+  const auto& index = action_index_.at(schedule.micro_batches);
   for (std::size_t i = 0; i < actions.size(); ++i) {
     const Action& action = actions[i];
     if (action.kind == ActionKind::WeightGradient) continue;
@@ -421,13 +428,13 @@ void Lowering::emit_transfers(StageUnit& from) {
     const int piece = piece_of(in_.schedule, from.stage, action.chunk);
     const int next = forward ? piece + 1 : piece - 1;
     if (next < 0 || next > last_chunk()) continue;
-    const ChunkPlace place = place_of(in_.schedule, next, action.micro_batch);
+    const ChunkPlace place = place_of(schedule, next, action.micro_batch);
     if (place.stage == from.stage) continue;  // where a way turns back
     StageUnit& to = unit(from.replica_class, place.stage);
     Action received = action;
     received.chunk = place.chunk;
     emit_transfer(from, i, to,
-                  action_index_[static_cast<std::size_t>(to.stage)][action_slot(received)]);
+                  index[static_cast<std::size_t>(to.stage)][action_slot(schedule, received)]);
   }
 }
 

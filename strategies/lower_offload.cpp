@@ -57,7 +57,7 @@ std::int32_t Lowering::add_host_task(StageUnit& u, int d, const HostCall& call) 
 /// Notes that a task works on a layer.
 void Lowering::visit_layer(StageUnit& u, const ActionAt& at, int d, std::int32_t layer,
                            std::int32_t task) {
-  const Action& action = in_.schedule.actions[static_cast<std::size_t>(u.stage)][at.index];
+  const Action& action = actions_of(u)[at.index];
   const auto is_here = [&](const LayerVisit& visit) {
     return visit.micro_batch == action.micro_batch && visit.kind == action.kind &&
            visit.chunk == action.chunk;
@@ -136,7 +136,7 @@ void Lowering::plan_gradient_copies(StageUnit& u, int d, std::vector<HostCopy>& 
     copy.bytes =
         bucket_size(u.stage, visit.chunk, visit.bucket) * gradient_bytes() / sharing_ranks();
     if (copy.bytes <= 0) continue;
-    const double added_s = in_.schedule.micro_batches > 1
+    const double added_s = schedule_of(u.replica_class).micro_batches > 1
                                ? kAccumulateTraffic * copy.bytes / rates.memory_bytes_per_s
                                : 0;
     copy.seconds = std::max(copy.bytes / rates.copy_bytes_per_s, added_s);

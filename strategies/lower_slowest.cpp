@@ -84,7 +84,7 @@ double Lowering::stage_time_s(const StageUnit& u, const std::vector<int>& replic
     work.push_back({usual.seconds / speed, usual.per_load_s / speed});
   }
   double sum_s = 0;
-  for (int m = 0; m < in_.schedule.micro_batches; ++m) {
+  for (int m = 0; m < schedule_of(u.replica_class).micro_batches; ++m) {
     double slowest_s = 0;
     for (std::size_t c = 0; c < work.size(); ++c) {
       const std::size_t at = static_cast<std::size_t>(m) * variants + c % variants;
@@ -105,7 +105,7 @@ double Lowering::replica_time_s(int replica_class, const std::vector<int>& repli
     sum_s += stage_s;
   }
   if (plan_.schedule == ScheduleKind::LayerWise) return sum_s;
-  const double m = in_.schedule.micro_batches;
+  const double m = schedule_of(replica_class).micro_batches;
   return slowest_s + (sum_s - slowest_s) / (m * in_.schedule.chunks);
 }
 
@@ -145,7 +145,7 @@ void Lowering::set_speed(const StageUnit& u, int d, const std::vector<int>& slow
   const int variant = variant_of(d);
   const auto c = static_cast<std::size_t>(u.replica_class);
   const MicroBatchWork work = work_of(u, variant);
-  const double usual_s = in_.schedule.micro_batches * work.seconds;
+  const double usual_s = schedule_of(u.replica_class).micro_batches * work.seconds;
   const double slowest_s =
       (usual_s + sum_of(class_loads_[c], variant) * work.per_load_s) / device.speed;
   if (slowest_s <= 0) return;

@@ -241,8 +241,16 @@ class Lowering {
   Task context_task(const StageUnit& unit, const Piece& piece, int t);
   void time_ring_hop(Task& task, const std::vector<std::vector<GpuId>>& groups,
                      const std::string& name);
+  /// The order of work of a class's replicas: those with more micro-batches have another.
+  const Schedule& schedule_of(int replica_class) const {
+    return *class_schedules_[static_cast<std::size_t>(replica_class)];
+  }
+  const std::vector<Action>& actions_of(const StageUnit& unit) const {
+    return schedule_of(unit.replica_class).actions[static_cast<std::size_t>(unit.stage)];
+  }
+  void make_schedules();
   void index_actions();
-  std::size_t action_slot(const Action& action) const;
+  std::size_t action_slot(const Schedule& schedule, const Action& action) const;
   void emit_transfers(StageUnit& unit);
   void emit_transfer(StageUnit& from, std::size_t action, StageUnit& to, std::size_t to_action);
 
@@ -410,8 +418,11 @@ class Lowering {
   std::map<std::string, std::int32_t> pattern_index_;
   std::map<std::string, double> idle_seconds_per_byte_;  ///< by collective and group
   std::map<std::vector<std::int32_t>, std::int32_t> group_index_;
-  std::vector<std::vector<std::size_t>> action_index_;  ///< [stage][action_slot]
-  std::vector<DataTeam> whole_teams_;                   ///< [stage · tensor devices + t]
+  std::map<int, Schedule> uneven_schedules_;      ///< by micro-batches, beside the usual one
+  std::vector<const Schedule*> class_schedules_;  ///< by replica class
+  /// By micro-batches: [stage][action_slot].
+  std::map<int, std::vector<std::vector<std::size_t>>> action_index_;
+  std::vector<DataTeam> whole_teams_;  ///< [stage · tensor devices + t]
   /// First gathers of the step, that wait for the last step's update: ((unit, device), task).
   std::vector<std::pair<std::pair<std::size_t, int>, std::int32_t>> first_gathers_;
   std::map<std::tuple<int, int, int>, std::int32_t> last_replica_reduction_;  ///< (stage, t, class)

@@ -88,6 +88,9 @@ void add_gradient_rings(StepFlows& flows, const Cluster& cluster, const Plan& pl
 std::uint64_t hardware_signature(const Cluster& cluster, const Plan& plan, const RankMap& ranks,
                                  const std::vector<int>& group_of, int replica) {
   std::uint64_t hash = kHashSeed;
+  if (!plan.replica_micro_batches.empty())
+    hash = hash_step(hash, static_cast<std::uint64_t>(
+                               plan.replica_micro_batches[static_cast<std::size_t>(replica)]));
   const int first_node = cluster.node_of(ranks.gpu(ranks.rank({0, 0, replica, 0})));
   for (int s = 0; s < plan.pp; ++s)
     for (int i = 0; i < plan.tp * plan.cp; ++i) {

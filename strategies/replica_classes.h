@@ -8,8 +8,8 @@
 namespace rehearse {
 
 /// Which data-parallel replicas do the same at the same time: their GPUs are of the same kind and
-/// speed, and their pipeline transfers cross equally loaded links. One of each class is simulated
-/// when replicas are folded.
+/// speed, they have as many micro-batches, and their pipeline transfers cross equally loaded links.
+/// One of each class is simulated when replicas are folded.
 struct ReplicaClasses {
   std::vector<std::vector<int>> members;  ///< by class, ascending; a class's first is simulated
   std::vector<int> class_of;              ///< by replica

@@ -51,7 +51,8 @@ void layout_reasons(const PlanFile& file, Reasons& reasons) {
                      number(plan.tp) + " tensor ranks");
   reasons.unless(plan.cp == 1 || plan.context == ContextKind::Ring,
                  "plan/context: all-to-all attention is not trained yet");
-  reasons.unless(plan.batch_split == BatchSplit::Even && plan.rebalance_every == 0,
+  reasons.unless(plan.batch_split == BatchSplit::Even && plan.rebalance_every == 0 &&
+                     plan.replica_micro_batches.empty(),
                  "plan/batch_split: replicas share the batch evenly in a real run");
   reasons.unless(plan.updates == Updates{},
                  "plan/updates: only synchronous all-reduced updates are trained");

@@ -253,3 +253,35 @@ TEST_CASE("links are named with what they carried, the busiest first") {
     previous = link.utilisation;
   }
 }
+
+TEST_CASE("shares by speed and by measured speed are told with what they gain") {
+  const Cluster cluster = dgx_cluster(4, 0.6);
+  const Model& model = *find_model("gpt3-1.3b");
+  Plan plan;
+  plan.tp = 2;
+  const Workload workload{.global_batch = 256, .tokens = 256 * 2048 * 1000.0};
+  const EvaluationOptions options;
+  const PlanOutcome even = evaluate(model, workload, cluster, plan, options);
+  const auto said = [](const PlanOutcome& outcome) {
+    for (const std::string& sentence : outcome.assumptions)
+      if (sentence.find("replicas have") != std::string::npos) return sentence;
+    return std::string();
+  };
+  CHECK(said(even).empty());
+  plan.batch_split = BatchSplit::BySpeed;
+  const PlanOutcome by_speed = evaluate(model, workload, cluster, plan, options);
+  REQUIRE(by_speed.faults.empty());
+  CHECK(by_speed.metrics.step_time_s < 0.85 * even.metrics.step_time_s);
+  CHECK(by_speed.plan.replica_micro_batches.size() == 16);
+  CHECK(said(by_speed).find("by their stated speed") != std::string::npos);
+  CHECK(said(by_speed).find("16 micro-batches each") != std::string::npos);
+
+  // Measured shares find out what nobody stated, after the first steps.
+  plan.batch_split = BatchSplit::Even;
+  plan.rebalance_every = 100;
+  const PlanOutcome measured = evaluate(model, workload, cluster, plan, options);
+  REQUIRE(measured.faults.empty());
+  CHECK(measured.metrics.step_time_s == Approx(by_speed.metrics.step_time_s).epsilon(1e-9));
+  CHECK(said(measured).find("as in the first 100 steps") != std::string::npos);
+  CHECK(said(measured).find("of the run's 1000 steps") != std::string::npos);
+}
