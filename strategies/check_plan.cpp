@@ -119,7 +119,6 @@ class PlanChecker {
 
   /// What a plan can say and lowering does not yet simulate is refused, never left out silently.
   void check_later() {
-    const Plan usual;
     const auto refuse = [&](bool asked, const char* pointer, const char* what) {
       if (asked) add(pointer, fmt::format("{} is not simulated yet", what));
     };
