@@ -12,6 +12,9 @@ namespace {
 
 /// Fewer measured shapes than constants and knots need say nothing.
 constexpr std::size_t kLeastShapes = 30;
+/// Attention has seven constants with two head sizes. A profile of a CPU measures a dozen shapes,
+/// and what GPUs reach says nothing about that.
+constexpr std::size_t kLeastAttentions = 10;
 constexpr Precision kPrecisions[] = {Precision::Bf16, Precision::Fp16, Precision::Fp8,
                                      Precision::Fp32};
 
@@ -82,7 +85,7 @@ Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& 
       profile.gemm.push_back(std::move(fit));
     }
     const auto attentions = forward_samples(tables, OperatorFamily::Attention, precision);
-    if (attentions.size() >= kLeastShapes) {
+    if (attentions.size() >= kLeastAttentions) {
       AttentionFit fit = fit_attention(attentions, precision, request.device, request.options);
       fit.backward = fit_attention_backward(tables);
       profile.attention.push_back(std::move(fit));
