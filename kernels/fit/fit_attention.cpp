@@ -28,7 +28,7 @@ ProductRates rates_of(const DeviceFacts& device, Precision precision) {
 AttentionFit fit_at(const std::vector<double>& x, const AttentionFit& shape) {
   AttentionFit fit = shape;
   fit.start_s = std::exp(x[0]);
-  fit.tail_tiles = std::exp(x[1]);
+  if (shape.tail_tiles > 0) fit.tail_tiles = std::exp(x[1]);
   fit.wave_s = std::exp(x[2]);
   fit.bandwidth = std::min(1.0, std::exp(x[3]));
   fit.sharpness = std::min(1.2 + std::exp(x[4]), 12.0);
@@ -46,11 +46,13 @@ std::vector<double> variables_of(const AttentionFit& fit) {
 }
 
 /// Where a search starts: FlashAttention's usual rates, for the head sizes that were measured.
-AttentionFit first_guess(const std::vector<FitSample>& samples, Precision precision) {
+AttentionFit first_guess(const std::vector<FitSample>& samples, Precision precision,
+                         const DeviceFacts& device) {
   AttentionFit fit;
   fit.precision = precision;
   fit.start_s = 10e-6;
-  fit.tail_tiles = 0.3;
+  // Where all tiles run one after the other, as on a CPU, none waits at the end for the others.
+  fit.tail_tiles = device.streaming_multiprocessors > 1 ? 0.3 : 0;
   fit.wave_s = 0.5e-6;
   fit.bandwidth = 0.7;
   fit.sharpness = 2.5;
@@ -110,7 +112,7 @@ AttentionFit fit_attention(const std::vector<FitSample>& samples, Precision prec
                            const DeviceFacts& device, const FitOptions& options) {
   const std::size_t knots = std::min(options.most_knots, kMostAttentionKnots);
   AttentionFit whole =
-      fit_once(samples, device, first_guess(samples, precision), kSearchSteps, knots);
+      fit_once(samples, device, first_guess(samples, precision, device), kSearchSteps, knots);
   whole.errors = fold_errors(
       samples, whole, options.cross_validate,
       [&](const std::vector<FitSample>& training) {
