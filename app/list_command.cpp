@@ -103,6 +103,7 @@ TextTable strategies_table() {
        {"HSDP", "\"zero\": 3 with \"shard\": shards inside, replicas between"},
        {"gradient accumulation", "\"micro_batch\" smaller than a replica's share of the batch"},
        {"tensor parallel", "\"tp\": matrices split by columns, then rows"},
+       {"tensor parallel, 2-D", "\"tensor_rows\": matrices cut by blocks over rows and columns"},
        {"sequence parallel", "\"sequence_parallel\": norms and dropout split over tensor ranks"},
        {"vocabulary parallel",
         "\"vocabulary_parallel\": embedding and head split over tensor ranks"},

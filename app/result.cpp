@@ -141,7 +141,10 @@ const StageReport& fullest_stage(const PlanOutcome& outcome) {
 }
 
 std::string plan_summary(const Plan& plan) {
-  std::string text = fmt::format("tp {} · pp {}", plan.tp, plan.pp);
+  std::string text = fmt::format("tp {}", plan.tp);
+  if (plan.tensor_rows > 1)
+    text += fmt::format(" as {}×{}", plan.tensor_rows, plan.tp / plan.tensor_rows);
+  text += fmt::format(" · pp {}", plan.pp);
   if (plan.virtual_stages > 1) text += fmt::format("×{}", plan.virtual_stages);
   text += fmt::format(" · dp {}", plan.dp);
   if (plan.cp > 1)

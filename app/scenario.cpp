@@ -31,6 +31,7 @@ std::string plan_label(const Plan& plan) {
   if (plan.framework != plain.framework) add(name_of(framework_names(), plan.framework));
   add_size("dp ", plan.dp, plain.dp);
   add_size("tp ", plan.tp, plain.tp);
+  add_size("rows ", plan.tensor_rows, plain.tensor_rows);
   add_size("cp ", plan.cp, plain.cp);
   add_size("pp ", plan.pp, plain.pp);
   add_size("ep ", plan.ep, plain.ep);

@@ -70,7 +70,7 @@ Linear down(const LayerShape&, const LatentWidths& at) {
 /// The common rotated key travels with the latents where the sequence is split; without, its
 /// gradient is summed over the heads of all ranks.
 void common_key(const LayerShape& shape, const LatentWidths& at, Pass pass, ItemList& items) {
-  if (!at.layer.tensor_parallel) return;
+  if (at.layer.columns == 1) return;
   const double bytes = at.layer.element_bytes * static_cast<double>(at.layer.tokens * at.rope);
   if (pass == Pass::Forward) {
     if (shape.sequence_parallel)

@@ -17,7 +17,7 @@ namespace {
 Linear qkv(const LayerShape& shape, const LayerWidths& at) {
   return {.name = OperatorName::Qkv,
           .in = at.hidden,
-          .out = at.qkv,
+          .out = at.rows * at.qkv,
           .column_parallel = true,
           .bias = shape.model.linear_bias || shape.model.qkv_bias,
           .fp8 = at.fp8};
@@ -25,7 +25,7 @@ Linear qkv(const LayerShape& shape, const LayerWidths& at) {
 
 Linear attention_output(const LayerShape& shape, const LayerWidths& at) {
   return {.name = OperatorName::AttentionOutput,
-          .in = at.query,
+          .in = at.rows * at.query,
           .out = at.hidden,
           .column_parallel = false,
           .bias = shape.model.linear_bias,
@@ -35,7 +35,7 @@ Linear attention_output(const LayerShape& shape, const LayerWidths& at) {
 Linear ffn_up(const LayerShape& shape, const LayerWidths& at) {
   return {.name = OperatorName::FfnUp,
           .in = at.hidden,
-          .out = at.ffn_up,
+          .out = at.rows * at.ffn_up,
           .column_parallel = true,
           .bias = shape.model.linear_bias,
           .fp8 = at.fp8};
@@ -43,7 +43,7 @@ Linear ffn_up(const LayerShape& shape, const LayerWidths& at) {
 
 Linear ffn_down(const LayerShape& shape, const LayerWidths& at) {
   return {.name = OperatorName::FfnDown,
-          .in = at.ffn,
+          .in = at.rows * at.ffn,
           .out = at.hidden,
           .column_parallel = false,
           .bias = shape.model.linear_bias,
@@ -94,7 +94,7 @@ void residual_gradient(const LayerWidths& at, ItemList& items) {
 /// A norm's result made again, and what its product keeps of it in fp8 plans.
 void repeat_norm(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
   ItemList again;
-  again.add(norm_forward(shape, OperatorName::Norm));
+  add_norm_forward(shape, OperatorName::Norm, again);
   const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
   if (at.fp8)
     again.add(memory_operator(
@@ -138,7 +138,7 @@ void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemL
     if (repeated.norm && !repeated.ffn) repeat_norm(shape, at, items);
     linear_backward(shape, ffn_up(shape, at), items);
   }
-  items.add(norm_backward(shape, OperatorName::Norm));
+  add_norm_backward(shape, OperatorName::Norm, items);
   residual_gradient(at, items);
 }
 
@@ -148,7 +148,7 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
   if (is_latent(shape.model)) {
     if (repeated.norm) repeat_norm(shape, at, items);
     latent_backward(shape, items);
-    items.add(norm_backward(shape, OperatorName::Norm));
+    add_norm_backward(shape, OperatorName::Norm, items);
     return residual_gradient(at, items);
   }
   linear_backward(shape, attention_output(shape, at), items);
@@ -161,7 +161,7 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
   rope(shape, at, Pass::InputGradient, items);
   if (repeated.norm) repeat_norm(shape, at, items);
   linear_backward(shape, qkv(shape, at), items);
-  items.add(norm_backward(shape, OperatorName::Norm));
+  add_norm_backward(shape, OperatorName::Norm, items);
   residual_gradient(at, items);
 }
 
@@ -172,21 +172,21 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
 void recomputed_operators(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
   const Precision precision = at.fp8 ? Precision::Fp8 : at.activation_precision;
   const auto gather = [&](OperatorName name) {
-    if (at.tensor_parallel && shape.sequence_parallel)
-      items.collective(CollectiveKind::AllGather, name, Pass::Forward,
-                       at.element_bytes * static_cast<double>(at.tokens * at.hidden));
+    if (shape.sequence_parallel)
+      items.row_collective(at, CollectiveKind::AllGather, name, Pass::Forward,
+                           at.element_bytes * static_cast<double>(at.tokens * at.hidden));
   };
   const auto product = [&](OperatorName name, std::int64_t out, std::int64_t in) {
     items.add(gemm(name, Pass::Forward, precision, at.tokens, out, in));
   };
   const bool gated = shape.model.activation == Activation::Swiglu;
-  items.add(norm_forward(shape, OperatorName::Norm));
+  add_norm_forward(shape, OperatorName::Norm, items);
   gather(OperatorName::Qkv);
   product(OperatorName::Qkv, at.key, at.hidden);
   rope(shape, at, Pass::Forward, items);
   product(OperatorName::AttentionOutput, at.hidden, at.query);
   residual_add(at, items);
-  items.add(norm_forward(shape, OperatorName::Norm));
+  add_norm_forward(shape, OperatorName::Norm, items);
   gather(OperatorName::FfnUp);
   if (gated) product(OperatorName::FfnUp, at.ffn, at.hidden);
   activation(shape, at, Pass::Forward, items);
@@ -217,10 +217,37 @@ Operator norm_backward(const LayerShape& shape, OperatorName name) {
                          (layer_norm ? 21 : 11) * elements);
 }
 
+namespace {
+
+/// Where the rows of a grid hold parts of the hidden size, each adds up its own: mean and variance,
+/// or the mean square; back as many. The pass that adds reads what the norm reads again.
+void add_row_sums(const LayerShape& shape, OperatorName name, Pass pass, ItemList& items) {
+  const LayerWidths at(shape);
+  if (at.rows == 1) return;
+  const auto tokens = static_cast<double>(at.split_tokens);
+  const double elements = tokens * static_cast<double>(at.hidden);
+  const double read = (pass == Pass::Forward ? 1 : 2) * at.element_bytes;
+  const double sums = shape.model.norm == Norm::LayerNorm ? 2 : 1;
+  items.add(memory_operator(name, pass, read * elements, sums * 2 * elements));
+  items.column_collective(at, CollectiveKind::AllReduce, name, pass, 4 * sums * tokens);
+}
+
+}  // namespace
+
+void add_norm_forward(const LayerShape& shape, OperatorName name, ItemList& items) {
+  add_row_sums(shape, name, Pass::Forward, items);
+  items.add(norm_forward(shape, name));
+}
+
+void add_norm_backward(const LayerShape& shape, OperatorName name, ItemList& items) {
+  add_row_sums(shape, name, Pass::InputGradient, items);
+  items.add(norm_backward(shape, name));
+}
+
 std::vector<LayerItem> layer_forward(const LayerShape& shape) {
   const LayerWidths at(shape);
   ItemList items;
-  items.add(norm_forward(shape, OperatorName::Norm));
+  add_norm_forward(shape, OperatorName::Norm, items);
   if (is_latent(shape.model)) {
     latent_forward(shape, items);
   } else {
@@ -230,7 +257,7 @@ std::vector<LayerItem> layer_forward(const LayerShape& shape) {
     linear_forward(shape, attention_output(shape, at), items);
   }
   residual_add(at, items);
-  items.add(norm_forward(shape, OperatorName::Norm));
+  add_norm_forward(shape, OperatorName::Norm, items);
   if (shape.model.experts.count > 0) {
     experts_forward(shape, items);
   } else {

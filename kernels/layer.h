@@ -22,6 +22,7 @@ struct RepeatedParts {
 struct LayerShape {
   Model model;
   int tp = 1;
+  int tensor_rows = 1;  ///< of the grid that weights are cut over; 1: by columns, then by rows
   int cp = 1;
   int ep = 1;              ///< ranks that hold a layer's experts
   int expert_tp = 1;       ///< tensor ranks that share one expert: 1, or all
@@ -46,6 +47,7 @@ struct LayerShape {
   double pair_share = 1;        ///< of attention's causal pairs, left by documents and windows
 
   std::int64_t tokens() const { return micro_batch * seq_len / cp; }  ///< a rank handles
+  int tensor_columns() const { return tp / tensor_rows; }
 };
 LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len,
                        const Routing& routing = {});
@@ -74,15 +76,20 @@ inline constexpr CollectiveKind kCollectiveKinds[] = {
     CollectiveKind::Broadcast, CollectiveKind::AllToAll,  CollectiveKind::SendReceive};
 const char* collective_name(CollectiveKind kind);
 
-/// Ranks that a layer's collectives join.
-enum class CommGroup : std::uint8_t { Tensor, Context, Experts };
+/// Ranks that a layer's collectives join. Of a grid of tensor ranks, those of a row hold blocks of
+/// the same inputs' weights, those of a column of the same outputs'.
+enum class CommGroup : std::uint8_t { Tensor, Context, Experts, TensorRow, TensorColumn };
+/// A tensor group, or a part of its grid.
+inline bool is_tensor(CommGroup group) {
+  return group != CommGroup::Context && group != CommGroup::Experts;
+}
 
-/// One step of a layer: an operator, or a collective of the tensor or context group, or of the
-/// ranks that share a layer's experts. `bytes` of a collective: the whole buffer (all-reduce: its
-/// size; all-gather: the gathered result; reduce-scatter: the input; all-to-all: what a rank holds
-/// before; send-receive, a hop of a ring: what each rank sends to the next). A collective's `op`
-/// names the operator it belongs to, its pass and whether it is recomputed; its shape, FLOPs and
-/// bytes stay zero.
+/// One step of a layer: an operator, or a collective of the tensor or context group, of a part of
+/// the tensor ranks' grid, or of the ranks that share a layer's experts. `bytes` of a collective:
+/// the whole buffer (all-reduce: its size; all-gather: the gathered result; reduce-scatter: the
+/// input; all-to-all: what a rank holds before; send-receive, a hop of a ring: what each rank sends
+/// to the next). A collective's `op` names the operator it belongs to, its pass and whether it is
+/// recomputed; its shape, FLOPs and bytes stay zero.
 struct LayerItem {
   bool is_collective = false;
   Operator op;
@@ -102,7 +109,8 @@ struct LayerItem {
 /// end (split backward), else they stand beside their input gradient.
 /// Collectives follow Megatron-LM: without sequence parallelism two all-reduces in the forward
 /// and two in the backward of a layer; with it, an all-gather before and a reduce-scatter after
-/// each block, and one more all-gather of the saved input for the weight gradient.
+/// each block, and one more all-gather of the saved input for the weight gradient. Over a grid of
+/// tensor ranks these join its rows, and others its columns (linear.cpp).
 std::vector<LayerItem> layer_forward(const LayerShape& shape);
 std::vector<LayerItem> layer_backward(const LayerShape& shape, bool weight_gradients_last = false);
 std::vector<LayerItem> embedding_forward(const LayerShape& shape);

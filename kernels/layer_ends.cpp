@@ -23,7 +23,7 @@ Linear head(const LayerShape& shape, const LayerWidths& at) {
   // recipe), and has no bias.
   return {.name = OperatorName::Head,
           .in = at.hidden,
-          .out = at.vocab,
+          .out = at.rows * at.vocab,
           .column_parallel = shape.vocabulary_parallel,
           .bias = false,
           .fp8 = false};
@@ -69,14 +69,14 @@ std::vector<LayerItem> embedding_forward(const LayerShape& shape) {
   const auto tokens = static_cast<double>(at.tokens);
   const double elements = tokens * static_cast<double>(at.hidden);
   const bool learned = shape.model.positions == Positions::Learned;
-  const double rows_read = elements / (splits_vocabulary(shape) ? shape.tp : 1);
+  const double rows_read = elements / (splits_vocabulary(shape) ? shape.tensor_columns() : 1);
   items.add(memory_operator(OperatorName::Embedding, Pass::Forward,
                             kTokenIdBytes * tokens + at.element_bytes * (elements + rows_read)));
   if (splits_vocabulary(shape)) {
     // Megatron-LM reduces to the split sequence only where no positions are added afterwards.
     const bool scatters = shape.sequence_parallel && !learned;
-    items.collective(scatters ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
-                     OperatorName::Embedding, Pass::Forward, at.element_bytes * elements);
+    items.row_collective(at, scatters ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
+                         OperatorName::Embedding, Pass::Forward, at.element_bytes * elements);
   }
   if (learned)
     items.add(memory_operator(OperatorName::Embedding, Pass::Forward,
@@ -100,11 +100,11 @@ std::vector<LayerItem> embedding_backward(const LayerShape& shape) {
                               (2 * at.element_bytes + 1) * split, split));
   }
   if (shape.sequence_parallel)
-    items.collective(CollectiveKind::AllGather, OperatorName::Embedding, Pass::InputGradient,
-                     at.element_bytes * elements);
+    items.row_collective(at, CollectiveKind::AllGather, OperatorName::Embedding,
+                         Pass::InputGradient, at.element_bytes * elements);
   // The gradient of each token is added to its row (read and written); learned positions too.
   const double tables = shape.model.positions == Positions::Learned ? 2 : 1;
-  const double rows = elements / (splits_vocabulary(shape) ? shape.tp : 1);
+  const double rows = elements / (splits_vocabulary(shape) ? shape.tensor_columns() : 1);
   items.add(memory_operator(OperatorName::Embedding, Pass::WeightGradient,
                             kTokenIdBytes * tokens + tables * at.element_bytes * elements +
                                 2 * at.gradient_bytes * (rows + (tables - 1) * elements),
@@ -115,7 +115,7 @@ std::vector<LayerItem> embedding_backward(const LayerShape& shape) {
 std::vector<LayerItem> head_forward(const LayerShape& shape) {
   const LayerWidths at(shape);
   ItemList items;
-  items.add(norm_forward(shape, OperatorName::FinalNorm));
+  add_norm_forward(shape, OperatorName::FinalNorm, items);
   const bool split = splits_vocabulary(shape);
   if (split || shape.tp == 1)
     linear_forward(shape, head(shape, at), items);
@@ -143,7 +143,7 @@ std::vector<LayerItem> head_backward(const LayerShape& shape, bool weight_gradie
     linear_backward(shape, head(shape, at), items);
   else
     whole_head_backward(shape, at, items);
-  items.add(norm_backward(shape, OperatorName::FinalNorm));
+  add_norm_backward(shape, OperatorName::FinalNorm, items);
   return weight_gradients_last ? with_weight_gradients_last(items.take()) : items.take();
 }
 

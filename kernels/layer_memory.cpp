@@ -123,7 +123,8 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
   // its gathered input; around the attention core (flash sums dq in fp32; plain has the squares
   // of dP and dS).
   const double activation = byte * tokens * (ffn + up);
-  const double product = byte * tokens * up + hidden + gathered;
+  const auto rows = static_cast<double>(at.rows);  // of a grid, which gather a block's gradients
+  const double product = byte * tokens * rows * up + hidden + gathered;
   const double core =
       byte * tokens * (query + all) +
       (shape.attention == AttentionKernel::Flash ? kFp32Bytes * tokens * query
@@ -147,7 +148,8 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
 double head_workspace_bytes(const LayerShape& shape) {
   const LayerWidths at(shape);
   if (at.element_bytes == kFp32Bytes) return 0;
-  return at.element_bytes * static_cast<double>(at.tokens) * static_cast<double>(at.vocab);
+  return at.element_bytes * static_cast<double>(at.tokens) *
+         static_cast<double>(at.rows * at.vocab);  // gathered in the columns of a grid
 }
 
 std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape) {

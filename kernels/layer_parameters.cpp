@@ -8,7 +8,8 @@ namespace rehearse {
 namespace {
 
 double norm_parameters(const LayerShape& shape) {
-  return (shape.model.norm == Norm::LayerNorm ? 2.0 : 1.0) * shape.model.hidden;
+  const LayerWidths at(shape);
+  return (shape.model.norm == Norm::LayerNorm ? 2.0 : 1.0) * static_cast<double>(at.hidden);
 }
 
 double table_parameters(const LayerShape& shape, const LayerWidths& at) {
@@ -18,7 +19,7 @@ double table_parameters(const LayerShape& shape, const LayerWidths& at) {
 double attention_parameters(const LayerShape& shape) {
   if (is_latent(shape.model)) return latent_parameters(shape);
   const LayerWidths at(shape);
-  auto count = static_cast<double>(at.hidden * (at.qkv + at.query));
+  auto count = static_cast<double>(shape.model.hidden * (at.qkv + at.query));
   if (shape.model.linear_bias || shape.model.qkv_bias) count += static_cast<double>(at.qkv);
   if (shape.model.linear_bias) count += static_cast<double>(at.hidden);
   return count;
@@ -28,7 +29,7 @@ double feed_forward_parameters(const LayerShape& shape) {
   if (shape.model.experts.count > 0)
     return expert_parameters_per_rank(shape) + router_and_shared_parameters(shape);
   const LayerWidths at(shape);
-  auto count = static_cast<double>(at.hidden * (at.ffn_up + at.ffn));
+  auto count = static_cast<double>(shape.model.hidden * (at.ffn_up + at.ffn));
   if (shape.model.linear_bias) count += static_cast<double>(at.ffn_up + at.hidden);
   return count;
 }
@@ -45,17 +46,17 @@ double fp8_parameters_per_rank(const LayerShape& shape) {
   const std::int64_t output = at.fp8_output ? at.query : 0;
   const double attention = is_latent(shape.model)
                                ? latent_fp8_elements(shape)
-                               : static_cast<double>(at.hidden * (at.qkv + output));
+                               : static_cast<double>(shape.model.hidden * (at.qkv + output));
   return attention + (shape.model.experts.count > 0
                           ? expert_fp8_elements(shape)
-                          : static_cast<double>(at.hidden * (at.ffn_up + at.ffn)));
+                          : static_cast<double>(shape.model.hidden * (at.ffn_up + at.ffn)));
 }
 
 double embedding_parameters_per_rank(const LayerShape& shape) {
   const LayerWidths at(shape);
   double count = table_parameters(shape, at);
   if (shape.model.positions == Positions::Learned)
-    count += static_cast<double>(shape.model.max_seq_len) * shape.model.hidden;
+    count += static_cast<double>(shape.model.max_seq_len * at.hidden);
   return count;
 }
 

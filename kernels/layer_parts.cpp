@@ -10,6 +10,7 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len, const 
   LayerShape shape;
   shape.model = model;
   shape.tp = plan.tp;
+  shape.tensor_rows = plan.tensor_rows;
   shape.cp = plan.cp;
   shape.ep = plan.ep;
   shape.expert_tp = plan.experts.tp > 0 ? plan.experts.tp : plan.tp;
@@ -60,10 +61,11 @@ const char* collective_name(CollectiveKind kind) {
 
 LayerWidths::LayerWidths(const LayerShape& shape) {
   const Model& model = shape.model;
-  tensor_parallel = shape.tp > 1;
+  rows = shape.tensor_rows;
+  columns = shape.tensor_columns();
   tokens = shape.tokens();
-  split_tokens = shape.sequence_parallel ? tokens / shape.tp : tokens;
-  hidden = model.hidden;
+  split_tokens = shape.sequence_parallel ? tokens / columns : tokens;
+  hidden = model.hidden / rows;
   heads = model.heads / shape.tp;
   kv_heads = std::max(1, model.kv_heads / shape.tp);
   query = heads * model.head_dim;
@@ -99,6 +101,20 @@ void ItemList::collective(CollectiveKind kind, OperatorName name, Pass pass, dou
   item.bytes = bytes;
   item.beside_next = beside_next;
   items_.push_back(item);
+}
+
+void ItemList::row_collective(const LayerWidths& at, CollectiveKind kind, OperatorName name,
+                              Pass pass, double bytes, bool beside_next) {
+  if (at.columns == 1) return;
+  collective(kind, name, pass, bytes, beside_next);
+  if (at.rows > 1) items_.back().group = CommGroup::TensorRow;
+}
+
+void ItemList::column_collective(const LayerWidths& at, CollectiveKind kind, OperatorName name,
+                                 Pass pass, double bytes, bool beside_next) {
+  if (at.rows == 1) return;
+  collective(kind, name, pass, bytes, beside_next);
+  items_.back().group = CommGroup::TensorColumn;
 }
 
 void ItemList::to_experts() {

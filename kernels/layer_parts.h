@@ -10,17 +10,18 @@ namespace rehearse {
 struct LayerWidths {
   explicit LayerWidths(const LayerShape& shape);
   std::int64_t tokens;        ///< T = b·s/c, what the matrix products see
-  std::int64_t split_tokens;  ///< T/t with sequence parallelism, else T: norms, adds, dropout
-  std::int64_t hidden;
-  std::int64_t heads, kv_heads;    ///< of this rank
-  std::int64_t query, key, qkv;    ///< heads·d, kv_heads·d, query + 2·key
-  std::int64_t ffn;                ///< of this rank
-  std::int64_t ffn_up;             ///< columns of the first product: 2·ffn for SwiGLU
-  std::int64_t vocab;              ///< rows of the table on this rank
-  double element_bytes;            ///< of an activation: fp8 plans keep bf16
-  double gradient_bytes;           ///< of an accumulated gradient
+  std::int64_t split_tokens;  ///< T/columns with sequence parallelism, else T: norms, adds, dropout
+  std::int64_t hidden;        ///< of the residual stream on this rank: h/rows
+  std::int64_t rows, columns;    ///< of the grid of tensor ranks: 1 and t, unless it has more rows
+  std::int64_t heads, kv_heads;  ///< of this rank
+  std::int64_t query, key, qkv;  ///< heads·d, kv_heads·d, query + 2·key
+  std::int64_t ffn;              ///< of this rank
+  std::int64_t ffn_up;           ///< columns of the first product: 2·ffn for SwiGLU
+  std::int64_t vocab;            ///< rows of the table on this rank
+  double element_bytes;          ///< of an activation: fp8 plans keep bf16
+  double gradient_bytes;         ///< of an accumulated gradient
   Precision activation_precision;  ///< of everything but fp8 products
-  bool tensor_parallel, dropout, fp8;
+  bool dropout, fp8;
   bool fp8_output;  ///< the projection after attention too
   /// Of what linear layers keep for their weight gradients: fp8, or 16 bits where those are.
   double kept_bytes;
@@ -34,6 +35,11 @@ class ItemList {
   /// `bytes` as LayerItem counts them.
   void collective(CollectiveKind kind, OperatorName name, Pass pass, double bytes,
                   bool beside_next = false);
+  /// Among the ranks of a row (column) of the grid of tensor ranks; nothing where there is one.
+  void row_collective(const LayerWidths& at, CollectiveKind kind, OperatorName name, Pass pass,
+                      double bytes, bool beside_next = false);
+  void column_collective(const LayerWidths& at, CollectiveKind kind, OperatorName name, Pass pass,
+                         double bytes, bool beside_next = false);
   /// The collective just added is one of the expert-parallel ranks.
   void to_experts();
   void context_collective(CollectiveKind kind, Pass pass, double bytes, bool beside_next = false);
@@ -64,6 +70,7 @@ inline Operator with_pairs(Operator op, double pair_share) {
 
 /// A linear layer's products. A column-parallel layer gathers its input over the sequence first
 /// and its input gradient is summed over tensor ranks; a row-parallel one the other way round.
+/// Sizes are those of the rank's block of weights.
 struct Linear {
   OperatorName name;
   std::int64_t in, out;  ///< of this rank
@@ -76,6 +83,9 @@ void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& it
 
 Operator norm_forward(const LayerShape& shape, OperatorName name);
 Operator norm_backward(const LayerShape& shape, OperatorName name);
+/// The same, with the sums over the rows of a grid before them.
+void add_norm_forward(const LayerShape& shape, OperatorName name, ItemList& items);
+void add_norm_backward(const LayerShape& shape, OperatorName name, ItemList& items);
 
 /// Traffic of casting a tensor of so many elements to fp8, as it is and, where something reads it
 /// so, transposed.

@@ -5,6 +5,24 @@
 // three products: the forward, the gradient of its input and the gradient of its weights. The
 // last adds into the gradient buffer, in fp32 where gradients are fp32.
 //
+// Over a grid of R rows and C columns of tensor ranks a rank holds one block of each matrix, h/R of
+// the hidden size times n/C of the other, and h/R of the residual stream: the two-dimensional
+// weight-stationary layout of Pope et al. 2022 (arXiv 2211.05102, §3.2.2), trained. Inside blocks
+// everything is cut by R·C as ever: heads, columns of the feed-forward block. A product into a
+// block gathers nothing more, but its results are sums over the C-th part of the columns that R
+// ranks of a column of the grid have parts of: they are reduced and scattered among these. A
+// product out of a block gathers its inputs among them first. What joins all tensor ranks with one
+// row (gathers of the sequence, sums over n) joins the C ranks of a row, with h/R for h:
+//
+//   forward   into a block    row: gather T·h/R (split sequence)   column: reduce-scatter T·n/C
+//             out of a block  column: gather T·n/C                 row: reduce T·h/R
+//   backward  into a block    column: gather dY, T·n/C             row: reduce dX, T·h/R
+//                             row: gather X for dW (split sequence)
+//             out of a block  row: gather dY, T·h/R (split sequence)
+//                             column: gather X for dW, T·n/C; reduce-scatter dX, T·n/C
+//
+// With one row nothing is left of the columns' transfers: Megatron-LM's.
+//
 // In fp8 plans an operand is cast from 16 bits. Its own product reads it as it is, the weight
 // gradient transposed, since fp8 tensor cores take one layout only: it is stored twice where
 // weight gradients are fp8 (Transformer Engine's cast_transpose), once where they are not.
@@ -61,18 +79,25 @@ double fp8_cast_bytes(Fp8Scaling scaling, double elements, bool transposed) {
 void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& items) {
   const LayerWidths at(shape);
   const auto tokens = static_cast<double>(at.tokens);
-  if (at.tensor_parallel && linear.column_parallel && shape.sequence_parallel)
-    items.collective(CollectiveKind::AllGather, linear.name, Pass::Forward,
-                     gathered_bytes(at, linear) * tokens * static_cast<double>(linear.in));
+  const double in = tokens * static_cast<double>(linear.in);
+  const double out = tokens * static_cast<double>(linear.out);
+  if (linear.column_parallel && shape.sequence_parallel)
+    items.row_collective(at, CollectiveKind::AllGather, linear.name, Pass::Forward,
+                         gathered_bytes(at, linear) * in);
+  if (!linear.column_parallel)
+    items.column_collective(at, CollectiveKind::AllGather, linear.name, Pass::Forward,
+                            gathered_bytes(at, linear) * in);
   if (linear.fp8) cast(shape, at.tokens * linear.in, Pass::Forward, items);
   // A column-parallel bias is added in the product's epilogue, a row-parallel one with the
   // residual.
   items.add(gemm(linear.name, Pass::Forward, linear.fp8 ? Precision::Fp8 : at.activation_precision,
                  at.tokens, linear.out, linear.in));
-  if (at.tensor_parallel && !linear.column_parallel)
-    items.collective(
-        shape.sequence_parallel ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
-        linear.name, Pass::Forward, at.element_bytes * tokens * static_cast<double>(linear.out));
+  if (linear.column_parallel)
+    return items.column_collective(at, CollectiveKind::ReduceScatter, linear.name, Pass::Forward,
+                                   at.element_bytes * out);
+  items.row_collective(
+      at, shape.sequence_parallel ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
+      linear.name, Pass::Forward, at.element_bytes * out);
 }
 
 void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& items) {
@@ -82,24 +107,37 @@ void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& it
   const Precision weight_precision =
       linear.fp8 && shape.fp8.weight_gradient ? Precision::Fp8 : at.activation_precision;
   const double input_elements = tokens * static_cast<double>(linear.in);
-  const bool column = at.tensor_parallel && linear.column_parallel;
-  const bool gathers = at.tensor_parallel && shape.sequence_parallel;
+  const double output_elements = tokens * static_cast<double>(linear.out);
+  const bool column = linear.column_parallel;
 
-  if (gathers && !linear.column_parallel)
-    items.collective(CollectiveKind::AllGather, linear.name, Pass::InputGradient,
-                     gathered_bytes(at, linear) * tokens * static_cast<double>(linear.out));
+  if (column)
+    items.column_collective(at, CollectiveKind::AllGather, linear.name, Pass::InputGradient,
+                            gathered_bytes(at, linear) * output_elements);
+  else if (shape.sequence_parallel)
+    items.row_collective(at, CollectiveKind::AllGather, linear.name, Pass::InputGradient,
+                         gathered_bytes(at, linear) * output_elements);
   if (linear.fp8) cast(shape, at.tokens * linear.out, Pass::InputGradient, items);
-  if (gathers && linear.column_parallel)  // the saved input is split; only dW needs it whole
-    items.collective(CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
-                     bytes_of(weight_precision) * input_elements, true);
+  // The saved input is split; only dW needs it whole.
+  if (column && shape.sequence_parallel)
+    items.row_collective(at, CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
+                         bytes_of(weight_precision) * input_elements, true);
+  if (!column)
+    items.column_collective(at, CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
+                            bytes_of(weight_precision) * input_elements, true);
   items.add(gemm(linear.name, Pass::InputGradient, precision, at.tokens, linear.in, linear.out));
   if (column)
-    items.collective(gathers ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
-                     linear.name, Pass::InputGradient, at.element_bytes * input_elements, true);
+    items.row_collective(
+        at, shape.sequence_parallel ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,
+        linear.name, Pass::InputGradient, at.element_bytes * input_elements, true);
+  else
+    items.column_collective(at, CollectiveKind::ReduceScatter, linear.name, Pass::InputGradient,
+                            at.element_bytes * input_elements, true);
   items.add(weight_gradient(shape, at, linear, weight_precision));
   if (linear.bias) {
-    const auto rows = static_cast<double>(linear.column_parallel ? at.tokens : at.split_tokens);
-    const double summed = rows * static_cast<double>(linear.out);
+    // Of the outputs that this rank keeps.
+    const auto rows = static_cast<double>(column ? at.tokens : at.split_tokens);
+    const auto width = static_cast<double>(column ? linear.out / at.rows : linear.out);
+    const double summed = rows * width;
     items.add(
         memory_operator(linear.name, Pass::WeightGradient, at.element_bytes * summed, summed));
   }

@@ -10,12 +10,26 @@ std::string operator_label(const Operator& op) {
   return label;
 }
 
+const char* group_name(CommGroup group) {
+  switch (group) {
+    case CommGroup::Context:
+      return "context";
+    case CommGroup::TensorRow:
+      return "tensor row";
+    case CommGroup::TensorColumn:
+      return "tensor column";
+    case CommGroup::Tensor:
+    case CommGroup::Experts:
+      break;
+  }
+  return "tensor";
+}
+
 std::string layer_collective_label(CommGroup group, CollectiveKind kind, OperatorName of,
                                    const char* way) {
   if (group == CommGroup::Experts)
     return (of == OperatorName::ExpertUp ? "dispatch " : "combine ") + std::string(way);
-  const std::string who = group == CommGroup::Context ? "context " : "tensor ";
-  return who + collective_name(kind) + " " + way;
+  return group_name(group) + (" " + std::string(collective_name(kind))) + " " + way;
 }
 
 }  // namespace rehearse

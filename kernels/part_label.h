@@ -9,6 +9,9 @@ namespace rehearse {
 /// real runs use the same words, so that their events can be laid side by side.
 std::string operator_label(const Operator& op);
 
+/// Of ranks that a layer's collective joins, in names: "tensor", "tensor row".
+const char* group_name(CommGroup group);
+
 /// What a timeline calls a collective inside layers: "tensor all_reduce forward".
 std::string layer_collective_label(CommGroup group, CollectiveKind kind, OperatorName of,
                                    const char* way);

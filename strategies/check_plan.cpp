@@ -8,6 +8,7 @@
 #include <set>
 
 #include "plan/document_lengths.h"
+#include "plan/mixture.h"
 #include "plan/plan_schedule.h"
 #include "strategies/check_experts.h"
 
@@ -36,6 +37,7 @@ class PlanChecker {
     check_ranks();
     check_rank_order();
     check_model_split();
+    if (plan_.tensor_rows > 1) check_grid();
     for (PlanFault& fault : expert_faults(plan_, model_)) faults_.push_back(std::move(fault));
     check_sequence();
     check_layers();
@@ -124,7 +126,6 @@ class PlanChecker {
     };
     refuse(model_.experts.count > 0 && plan_.recompute == Recompute::Operators, "/recompute",
            "recomputation by operator of a mixture of experts");
-    refuse(plan_.tensor_rows > 1, "/tensor_rows", "two-dimensional tensor parallelism");
   }
 
   void check_recompute() {
@@ -268,8 +269,36 @@ class PlanChecker {
       divides("feed-forward columns", model_.ffn);
   }
 
+  /// Weights in blocks over a grid of tensor ranks.
+  void check_grid() {
+    const int rows = plan_.tensor_rows;
+    const auto refuse = [&](bool asked, const char* pointer, const char* why, const char* hint) {
+      if (asked) add(pointer, fmt::format("weights cut by blocks: {}", why), hint);
+    };
+    if (plan_.tp % rows != 0)
+      return add("/tensor_rows",
+                 fmt::format("{} tensor ranks do not make a grid of {} rows", plan_.tp, rows),
+                 fmt::format("a divisor of tp, {}", plan_.tp));
+    if (model_.hidden % rows != 0)
+      add("/tensor_rows", fmt::format("{} rows cannot share the hidden size {} of {} evenly", rows,
+                                      model_.hidden, model_.name));
+    refuse(is_latent(model_), "/tensor_rows",
+           "the products of latent attention into its narrow layers have no such cut",
+           "\"tensor_rows\": 1");
+    refuse(model_.experts.count > 0, "/tensor_rows",
+           "experts lie on one tensor rank or on all, not on blocks of them", "\"tensor_rows\": 1");
+    refuse(plan_.overlap.tensor_pieces, "/overlap/tensor_pieces",
+           "a product waits for both its gather and its sum, and pieces of one alone hide nothing",
+           "\"tensor_pieces\": false");
+    refuse(plan_.recompute == Recompute::Operators, "/recompute",
+           "repeating by operator counts products with whole rows or columns",
+           "\"recompute\": \"selective\" or \"full\"");
+    refuse(!plan_.vocabulary_parallel, "/vocabulary_parallel",
+           "each rank has a block of the vocabulary's table too", "\"vocabulary_parallel\": true");
+  }
+
   void check_sequence() {
-    const int shares = plan_.tp * plan_.cp;
+    const int shares = plan_.tp / plan_.tensor_rows * plan_.cp;
     if (plan_.sequence_parallel && seq_len_ % shares != 0)
       add("/sequence_parallel",
           fmt::format("sequences of {} tokens do not divide among {} tensor{} ranks", seq_len_,

@@ -12,6 +12,7 @@
 #include "strategies/collective_flows.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
+#include "strategies/tensor_grid.h"
 
 namespace rehearse {
 namespace {
@@ -204,14 +205,17 @@ GroupPrices price_group(const LayerShape& shape, const CostModel& costs, const C
                         const std::vector<GpuId>& gpus, const std::vector<GpuId>& context) {
   std::vector<std::string> names;
   Labels labels(names);
-  CommunicatorShape tensor = communicator_shape(cluster, gpus);
-  CommunicatorShape ring = communicator_shape(cluster, context);
-  tensor.measured = ring.measured = &costs.collectives();
   const auto collective_s = [&](const LayerItem& item) {
     const bool is_context = item.group == CommGroup::Context;
     if ((is_context ? context : gpus).size() < 2) return 0.0;
     if (is_context && item.beside_next) return 0.0;  // beside a block that takes its time
-    return nccl_choice(item.collective, is_context ? ring : tensor, item.bytes).seconds(item.bytes);
+    const std::vector<GpuId> ranks = is_tensor(item.group)
+                                         ? grid_parts(item.group, gpus, shape.tensor_rows).front()
+                                     : is_context ? context
+                                                  : gpus;
+    CommunicatorShape communicator = communicator_shape(cluster, ranks);
+    communicator.measured = &costs.collectives();
+    return nccl_choice(item.collective, communicator, item.bytes).seconds(item.bytes);
   };
   const StageProgrammer programmer(shape, costs, collective_s, labels);
   const double none_s = seconds_of(programmer.chunk({.first_layer = 0, .layer_count = 0}, 0));

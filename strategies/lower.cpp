@@ -5,10 +5,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/part_label.h"
 #include "plan/ensure.h"
 #include "plan/plan_schedule.h"
 #include "strategies/fluid_time.h"
 #include "strategies/lowering.h"
+#include "strategies/tensor_grid.h"
 
 namespace rehearse {
 
@@ -52,11 +54,17 @@ std::vector<GpuId> Lowering::tensor_group(int replica, int context, int stage) c
 }
 
 std::vector<std::vector<GpuId>> Lowering::tensor_groups(const std::vector<int>& replicas,
-                                                        int context, int stage) const {
+                                                        int context, int stage, CommGroup group,
+                                                        int part) const {
   std::vector<std::vector<GpuId>> groups;
   for (const int replica : replicas)
-    for (const int member : context_members(context))
-      groups.push_back(tensor_group(replica, member, stage));
+    for (const int member : context_members(context)) {
+      const auto parts = grid_parts(group, tensor_group(replica, member, stage), plan_.tensor_rows);
+      if (part < 0)
+        groups.insert(groups.end(), parts.begin(), parts.end());
+      else
+        groups.push_back(parts[static_cast<std::size_t>(part)]);
+    }
   return groups;
 }
 
@@ -198,25 +206,26 @@ double Lowering::latency_before_flows(const std::string& name, const std::vector
   return std::max(choice.latency_s, choice.seconds(bytes) - bytes * at->second);
 }
 
-double Lowering::tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
-                                CollectiveKind collective, double bytes) {
-  const std::vector<GpuId> group = tensor_group(replicas.front(), 0, stage);
-  const CollectiveChoice choice = nccl_choice(collective, communicator(group), bytes);
-  if (kind.is_local) return choice.seconds(bytes);
-  const std::string name = "tensor " + std::to_string(replicas.front()) + " " +
-                           std::to_string(stage) + " " + collective_name(collective) + " " +
+double Lowering::tensor_seconds(const std::vector<int>& replicas, int stage,
+                                const LayerItem& item) {
+  const std::vector<GpuId> group =
+      grid_parts(item.group, tensor_group(replicas.front(), 0, stage), plan_.tensor_rows).front();
+  const CollectiveChoice choice = nccl_choice(item.collective, communicator(group), item.bytes);
+  if (is_local(cluster_, group)) return choice.seconds(item.bytes);
+  const std::string name = group_name(item.group) + (" " + std::to_string(replicas.front())) + " " +
+                           std::to_string(stage) + " " + collective_name(item.collective) + " " +
                            algorithm_name(choice.algorithm);
-  const double latency_s = latency_before_flows(name, group, collective, choice, bytes);
+  const double latency_s = latency_before_flows(name, group, item.collective, choice, item.bytes);
   const auto [at, is_new] = idle_seconds_per_byte_.try_emplace("all " + name, 0.0);
   if (is_new) {
     std::vector<PhysicalFlow> flows;
-    for (const std::vector<GpuId>& gpus : tensor_groups(replicas, 0, stage))
+    for (const std::vector<GpuId>& gpus : tensor_groups(replicas, 0, stage, item.group, -1))
       for (const PhysicalFlow& flow :
-           collective_flows(cluster_, gpus, collective, choice.algorithm))
+           collective_flows(cluster_, gpus, item.collective, choice.algorithm))
         flows.push_back(flow);
     at->second = fluid_seconds_per_byte(cluster_, flows);
   }
-  return latency_s + bytes * at->second;
+  return latency_s + item.bytes * at->second;
 }
 
 void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
@@ -224,8 +233,8 @@ void Lowering::make_programs(UnitKind& kind, int replica_class, int stage) {
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(replica_class)];
   const CollectiveSeconds seconds = [&](const LayerItem& item) {
     // Collectives of context ranks and among experts are tasks of their own.
-    if (plan_.tp == 1 || item.group != CommGroup::Tensor) return 0.0;
-    return tensor_seconds(kind, replicas, stage, item.collective, item.bytes);
+    if (plan_.tp == 1 || !is_tensor(item.group)) return 0.0;
+    return tensor_seconds(replicas, stage, item);
   };
   for (int context = 0; context < context_variants(); ++context) {
     LayerShape shape = shape_;

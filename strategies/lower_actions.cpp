@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/part_label.h"
 #include "plan/ensure.h"
 #include "strategies/lowering.h"
 
@@ -64,16 +65,19 @@ Task Lowering::layer_task(StageUnit& u, const Piece& piece, int member) {
   task.stream = Stream::Tensor;
   task.label = piece.label;
   task.bytes = task.rank_bytes = piece.bytes;
-  const std::vector<GpuId> group = tensor_group(replicas.front(), member, u.stage);
-  if (kinds_[u.kind].is_local)
+  const int parts = parts_of(piece.group), context = member / parts;
+  const std::vector<std::vector<GpuId>> groups =
+      tensor_groups(replicas, context, u.stage, piece.group, parts > 1 ? member % parts : -1);
+  const std::vector<GpuId>& group = groups.front();
+  if (is_local(cluster_, group))
     task.seconds = std::max(
         0.0, nccl_choice(piece.collective, communicator(group), piece.bytes).seconds(piece.bytes) -
                  piece.hidden_s);
   else
     put_on_network(task,
-                   "tensor " + std::to_string(replicas.front()) + " " + std::to_string(u.stage) +
-                       " " + std::to_string(member),
-                   tensor_groups(replicas, member, u.stage), piece.collective);
+                   group_name(piece.group) + (" " + std::to_string(replicas.front())) + " " +
+                       std::to_string(u.stage) + " " + std::to_string(member),
+                   groups, piece.collective);
   return task;
 }
 
@@ -92,18 +96,29 @@ void Lowering::put_on_network(Task& task, const std::string& name,
   });
 }
 
-/// Devices of a unit that take part in a collective: the tensor devices of a context device, or
-/// the context devices of a tensor device.
+int Lowering::parts_of(CommGroup group) const {
+  if (tensor_devices_ == 1) return 1;
+  if (group == CommGroup::TensorRow) return plan_.tensor_rows;
+  if (group == CommGroup::TensorColumn) return plan_.tp / plan_.tensor_rows;
+  return 1;
+}
+
+/// Devices of a unit that take part in a collective: the tensor devices of a context device, of its
+/// rows or columns one after the other, or the context devices of a tensor device.
 std::vector<int> Lowering::layer_devices(CommGroup group, int member) const {
-  std::vector<int> devices;
   if (group == CommGroup::Context) return lane(member);
-  for (int t = 0; t < tensor_devices_; ++t) devices.push_back(member * tensor_devices_ + t);
+  const int parts = parts_of(group), context = member / parts, part = member % parts;
+  const int size = tensor_devices_ / parts;
+  std::vector<int> devices;
+  for (int i = 0; i < size; ++i) {
+    const int t = group == CommGroup::TensorColumn ? i * parts + part : part * size + i;
+    devices.push_back(context * tensor_devices_ + t);
+  }
   return devices;
 }
 
 void Lowering::add_layer_collective(StageUnit& u, const ActionAt& at, const Piece& piece,
                                     int member) {
-  const std::vector<int> devices = layer_devices(piece.group, member);
   // A unit has a handful of different collectives, asked for thousands of times.
   const auto same = [&](const StageUnit::LayerTask& made) {
     return made.group == piece.group && made.member == member && made.task.bytes == piece.bytes &&
@@ -112,18 +127,19 @@ void Lowering::add_layer_collective(StageUnit& u, const ActionAt& at, const Piec
   auto prototype = std::find_if(u.layer_tasks.begin(), u.layer_tasks.end(), same);
   if (prototype == u.layer_tasks.end()) {
     Task made = layer_task(u, piece, member);
+    std::vector<int> devices = layer_devices(piece.group, member);
     std::vector<std::int32_t> group;
     for (const int d : devices) group.push_back(device(u, d));
     made.device = add_group(group);
-    prototype =
-        u.layer_tasks.insert(u.layer_tasks.end(), {piece.group, member, piece.hidden_s, made});
+    prototype = u.layer_tasks.insert(
+        u.layer_tasks.end(), {piece.group, member, piece.hidden_s, made, std::move(devices)});
   }
   Task task = prototype->task;
   task.chunk = static_cast<std::int16_t>(at.chunk);
   task.micro_batch = at.micro_batch;
   const std::int32_t id = add_task(task);
   std::int32_t last = -1;  // devices often wait for the same task
-  for (const int d : devices) {
+  for (const int d : prototype->devices) {
     Awaited& awaited = u.awaited[static_cast<std::size_t>(d)];
     for (const std::int32_t before : {awaited.task, awaited.beside})
       if (before >= 0 && before != last) edges_.add(last = before, id);
@@ -156,8 +172,8 @@ const Piece* Lowering::emit_computes(StageUnit& u, ActionInHand& hand) {
 void Lowering::emit_collective(StageUnit& u, const ActionInHand& hand, const Piece& piece) {
   if (piece.group == CommGroup::Experts) return add_expert_collective(u, hand.at, piece);
   const bool in_context = piece.group == CommGroup::Context;
-  for (int member = 0; member < (in_context ? tensor_devices_ : context_devices_); ++member)
-    add_layer_collective(u, hand.at, piece, member);
+  const int members = in_context ? tensor_devices_ : context_devices_ * parts_of(piece.group);
+  for (int member = 0; member < members; ++member) add_layer_collective(u, hand.at, piece, member);
 }
 
 /// Notes a task of an action where others will look for it.

@@ -92,6 +92,11 @@ void Lowering::state_assumptions() {
                                         : "the last has the most to do"));
   if (in_.model.tied_embeddings && !ends_meet(in_.schedule))
     say.push_back("first and last stage each keep the tied embedding and sum its gradients");
+  if (plan_.tensor_rows > 1)
+    say.push_back(fmt::format(
+        "weights lie in blocks over {} rows and {} columns of tensor ranks, neighbours in a row; "
+        "inputs are gathered along one, results summed along the other",
+        plan_.tensor_rows, plan_.tp / plan_.tensor_rows));
   if (plan_.tp > 1 && plan_.overlap.tensor)
     say.push_back(
         "in the backward, tensor collectives run beside the product that does not need them, and "

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "strategies/lowering.h"
+#include "strategies/tensor_grid.h"
 #include "strategies/tensor_overlap.h"
 
 namespace rehearse {
@@ -27,7 +28,7 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
                             (key.action == ActionKind::WeightGradient && !item.weight_gradient);
     if (other_half) {
       if (!items.empty()) items.back().beside_next = false;  // what would hide it comes later
-    } else if (!item.is_collective || item.group != CommGroup::Tensor || plan_.tp > 1) {
+    } else if (!item.is_collective || !is_tensor(item.group) || plan_.tp > 1) {
       items.push_back(item);
     }
   }
@@ -36,10 +37,13 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
   if (!overlaps || !kind.is_local || plan_.tp == 1) return items;
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
   const std::vector<GpuId> group = tensor_group(replicas.front(), 0, u.stage);
-  const CommunicatorShape shape = communicator(group);
   const double sms = std::max(1, cluster_.gpu(group.front()).streaming_multiprocessors);
-  const auto share = [&](CollectiveKind collective, double bytes) {
-    return std::min(0.5, nccl_choice(collective, shape, bytes).channels / sms);
+  const auto share = [&](const ChunkItem& collective) {
+    const auto part = grid_parts(collective.group, group, plan_.tensor_rows).front();
+    return std::min(
+        0.5,
+        nccl_choice(collective.collective, communicator(part), collective.item.bytes).channels /
+            sms);
   };
   hide_tensor_collectives(items, share);
   if (plan_.overlap.tensor_pieces) hide_tensor_pieces(items, plan_.tp, share);
@@ -73,7 +77,7 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
     if (plan_.offload.activations > 0 && item.item.layer != layer) close();
     bucket = item.bucket;
     layer = item.item.layer;
-    const bool among_others = item.group != CommGroup::Tensor;
+    const bool among_others = !is_tensor(item.group);
     if (!item.is_collective || !(collectives_are_tasks || among_others)) {
       open.push_back(item.item);
       if (beside) close();

@@ -130,9 +130,10 @@ struct StageUnit {
   /// Prototypes of what is asked for again and again; the transfers are one a device.
   struct LayerTask {
     CommGroup group;
-    int member;  ///< context device of a tensor group, tensor device of a context group
+    int member;  ///< see Lowering::layer_devices
     double hidden_s;
     Task task;
+    std::vector<int> devices;  ///< of the unit, that take part
   };
   std::vector<LayerTask> layer_tasks;
   std::vector<Task> expert_tasks;  ///< prototypes of dispatches and combines
@@ -211,9 +212,11 @@ class Lowering {
   std::vector<GpuId> tensor_group(int replica, int context, int stage) const;
   std::vector<GpuId> context_group(int replica, int tensor, int stage) const;
   /// Tensor (context) groups of some replicas at a stage: those of all context (tensor) ranks that
-  /// a context (tensor) device stands for.
+  /// a context (tensor) device stands for. Of a grid of tensor ranks all rows or columns, or the
+  /// `part`-th of each.
   std::vector<std::vector<GpuId>> tensor_groups(const std::vector<int>& replicas, int context,
-                                                int stage) const;
+                                                int stage, CommGroup group = CommGroup::Tensor,
+                                                int part = -1) const;
   std::vector<std::vector<GpuId>> context_groups(const std::vector<int>& replicas, int t,
                                                  int stage) const;
   void add_totals();
@@ -234,6 +237,8 @@ class Lowering {
                            std::int32_t chunk, std::int32_t micro_batch);
   void add_layer_collective(StageUnit& unit, const ActionAt& at, const Piece& piece, int member);
   std::vector<int> layer_devices(CommGroup group, int member) const;
+  /// Rows or columns of a grid of tensor ranks that are simulated one by one; else 1.
+  int parts_of(CommGroup group) const;
   Task layer_task(StageUnit& unit, const Piece& piece, int member);
   Task transfer_task(const StageUnit& from, const StageUnit& to, int d, bool forward);
 
@@ -365,8 +370,7 @@ class Lowering {
                               CollectiveKind kind, const CollectiveChoice& choice, double bytes);
   /// Seconds a byte of a tensor collective on `choice`'s algorithm in all groups that are
   /// simulated together.
-  double tensor_seconds(const UnitKind& kind, const std::vector<int>& replicas, int stage,
-                        CollectiveKind collective, double bytes);
+  double tensor_seconds(const std::vector<int>& replicas, int stage, const LayerItem& item);
   /// Latency, and the flows of all groups, of a collective that spans nodes.
   void put_on_network(Task& task, const std::string& name,
                       const std::vector<std::vector<GpuId>>& groups, CollectiveKind kind);

@@ -47,7 +47,10 @@ double communicator_bytes(int ranks) {
 }
 
 double framework_bytes(const Plan& plan) {
-  return kContextBytes + kMatrixWorkspaceBytes + communicator_bytes(plan.tp) +
+  const int rows = plan.tensor_rows;
+  const double grid =
+      rows > 1 ? communicator_bytes(rows) + communicator_bytes(plan.tp / rows) : 0.0;
+  return kContextBytes + kMatrixWorkspaceBytes + communicator_bytes(plan.tp) + grid +
          communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
          communicator_bytes(plan.pp) + communicator_bytes(plan.ep);
 }

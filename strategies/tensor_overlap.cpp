@@ -24,8 +24,8 @@ void hide_tensor_collectives(std::vector<ChunkItem>& items, const TensorShare& s
     ChunkItem& collective = items[i];
     ChunkItem& beside = items[i + 1];
     if (!collective.beside_next || beside.is_collective) continue;
-    if (collective.group != CommGroup::Tensor) continue;
-    const double held = share(collective.collective, collective.item.bytes);
+    if (!is_tensor(collective.group)) continue;
+    const double held = share(collective);
     const double whole_s = collective.item.seconds;
     const double slowed_s = beside.item.seconds / (1 - held);
     const double hidden_s = std::min(whole_s, slowed_s);
@@ -45,7 +45,7 @@ void hide_tensor_pieces(std::vector<ChunkItem>& items, int pieces, const TensorS
     if (!collective.is_collective || !in_pieces || collective.beside_next) continue;
     ChunkItem* beside = product_beside(items, i, gathers);
     if (beside == nullptr) continue;
-    const double held = share(collective.collective, collective.item.bytes);
+    const double held = share(collective);
     const double room_s = std::max(0.0, beside->item.seconds / (1 - held) - beside->item.hides_s);
     const double whole_s = collective.item.seconds;
     const double hidden_s = std::min(whole_s * (1 - 1.0 / pieces), room_s);

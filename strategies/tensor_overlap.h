@@ -7,7 +7,7 @@
 namespace rehearse {
 
 /// Share of the GPU's SMs that a tensor collective holds while it runs.
-using TensorShare = std::function<double(CollectiveKind, double bytes)>;
+using TensorShare = std::function<double(const ChunkItem& collective)>;
 
 /// Runs each collective that `beside_next` allows beside the operator after it, which has o seconds
 /// alone and advances at 1 − s while the collective of c seconds holds a share s of the SMs. Of the

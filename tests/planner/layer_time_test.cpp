@@ -77,8 +77,9 @@ LayerTime layer_time(const Mode& mode) {
       labels);
   ChunkProgram layer = programmer.chunk({.first_layer = 0, .layer_count = 1}, 0);
   // The code that the table was measured with reduces beside its weight gradients in every mode.
-  hide_tensor_collectives(layer.backward, [&](CollectiveKind kind, double bytes) {
-    return nccl_choice(kind, node, bytes).channels / double(gpu.streaming_multiprocessors);
+  hide_tensor_collectives(layer.backward, [&](const ChunkItem& collective) {
+    return nccl_choice(collective.collective, node, collective.item.bytes).channels /
+           double(gpu.streaming_multiprocessors);
   });
   return {seconds_of(layer.forward), seconds_of(layer.backward)};
 }

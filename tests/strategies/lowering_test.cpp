@@ -262,7 +262,7 @@ TEST_CASE("an operator hides the collective beside it, slowed by the SMs that it
     items[0].item.seconds = collective_s;
     items[0].item.label = 7;
     items[1].item.seconds = operator_s;
-    hide_tensor_collectives(items, [](CollectiveKind, double) { return 0.2; });
+    hide_tensor_collectives(items, [](const ChunkItem&) { return 0.2; });
     return items;
   };
   const auto covered = pair(1, 2);  // 0.8 of the operator is done when the collective ends
@@ -284,7 +284,7 @@ TEST_CASE("a gather in pieces hides all but its first piece behind its product")
   items[0].item.seconds = items[2].item.seconds = 1;
   items[1].is_product = true;
   items[1].item.seconds = 4;
-  const auto share = [](CollectiveKind, double) { return 0.2; };
+  const auto share = [](const ChunkItem&) { return 0.2; };
   auto long_product = items;
   hide_tensor_pieces(long_product, 4, share);
   CHECK(long_product[0].item.seconds == Approx(0.25));
