@@ -337,7 +337,7 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, 
   const GpuId far = gpu(first, replicas.front(), to.stage);
   // With sequence parallelism ranks hold different tokens, and each sends its own anyway.
   const bool scattered = options_.scatter_transfers && plan_.tp > 1 && !shape_.sequence_parallel;
-  const double bytes = boundary_bytes(shape_) / (scattered ? plan_.tp : 1);
+  const double bytes = boundary_bytes(shape_) / (scattered ? shape_.tensor_columns() : 1);
   const CommunicatorShape shape = communicator({near, far});
   Task task;
   task.kind = TaskKind::Comm;
