@@ -187,6 +187,7 @@ void recomputed_operators(const LayerShape& shape, const LayerWidths& at, ItemLi
   product(OperatorName::AttentionOutput, at.hidden, at.query);
   residual_add(at, items);
   add_norm_forward(shape, OperatorName::Norm, items);
+  if (shape.model.experts.count > 0) return repeat_expert_operators(shape, items);
   gather(OperatorName::FfnUp);
   if (gated) product(OperatorName::FfnUp, at.ffn, at.hidden);
   activation(shape, at, Pass::Forward, items);

@@ -277,6 +277,44 @@ void repeat_experts(const LayerShape& shape, const RepeatedParts& repeated, Item
   items.append(again.take(), true);
 }
 
+/// The last grouped product and what follows it are needed by nobody: repeating stops before.
+void repeat_expert_operators(const LayerShape& shape, ItemList& items) {
+  const ExpertWidths at(shape);
+  if (at.shared > 0) {
+    if (shape.sequence_parallel)
+      items.row_collective(
+          at.layer, CollectiveKind::AllGather, OperatorName::FfnUp, Pass::Forward,
+          at.layer.element_bytes * static_cast<double>(at.layer.tokens * at.layer.hidden));
+    if (shape.model.activation == Activation::Swiglu)
+      items.add(gemm(OperatorName::FfnUp, Pass::Forward, product_precision(at.layer),
+                     at.layer.tokens, at.shared, at.layer.hidden));
+    shared_activation(shape, at, Pass::Forward, items);
+  }
+  items.add(gemm(OperatorName::Router, Pass::Forward, at.layer.activation_precision,
+                 at.layer.split_tokens, shape.model.experts.count, at.layer.hidden));
+  choose(shape, at, Pass::Forward, items);
+  permute(shape, at, Pass::Forward, items);
+  share_rows(shape, at, CollectiveKind::AllGather, Pass::Forward, items);
+  sort_rows(shape, at, Pass::Forward, items);
+  grouped_forward(shape, at, expert_up(at), items);
+  activation_pass(shape, at, Pass::Forward, items);
+}
+
+void operator_wise_expert_tensors(const LayerShape& shape, std::vector<SavedTensor>& kept) {
+  const ExpertWidths at(shape);
+  const double byte = at.layer.element_bytes;
+  const auto hidden = static_cast<double>(at.layer.hidden);
+  if (shape.ep > 1) {
+    kept.push_back({"dispatched rows", byte * at.sent_rows * hidden});
+    kept.push_back({"combined rows", byte * at.tokens * shape.model.experts.active * hidden});
+  }
+  if (at.shared == 0) return;
+  const auto width = static_cast<double>(at.layer.tokens * at.shared);
+  kept.push_back({"shared ffn_up result", byte * width});
+  if (shape.model.activation == Activation::Swiglu)
+    kept.push_back({"shared ffn_down result", byte * at.tokens * hidden});
+}
+
 double expert_parameters_per_rank(const LayerShape& shape) {
   if (shape.model.experts.count == 0) return 0;
   const ExpertWidths at(shape);

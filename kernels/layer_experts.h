@@ -33,6 +33,11 @@ void experts_backward(const LayerShape& shape, ItemList& items);
 /// What the backward makes again where it is not kept.
 void repeat_experts(const LayerShape& shape, const RepeatedParts& repeated, ItemList& items);
 
+/// Recomputation by operator: torchtitan keeps the results of all-to-alls, and of products those of
+/// the shared experts' first and last; grouped products and the router are repeated.
+void repeat_expert_operators(const LayerShape& shape, ItemList& items);
+void operator_wise_expert_tensors(const LayerShape& shape, std::vector<SavedTensor>& kept);
+
 /// Held by a rank beside its experts.
 double router_and_shared_parameters(const LayerShape& shape);
 /// Elements of a rank's matrices whose products an fp8 plan computes in fp8.

@@ -92,6 +92,10 @@ std::vector<SavedTensor> operator_wise_tensors(const LayerShape& shape) {
   core_tensors(shape, at, kept);
   if (shape.attention == AttentionKernel::Flash)
     kept.push_back({"attention result", byte * tokens * static_cast<double>(at.query)});
+  if (shape.model.experts.count > 0) {
+    operator_wise_expert_tensors(shape, kept);
+    return kept;
+  }
   kept.push_back({"ffn_up result", byte * tokens * static_cast<double>(at.ffn)});
   if (gated) kept.push_back({"ffn_down result", boundary_bytes(shape)});
   return kept;

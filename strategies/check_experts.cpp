@@ -95,17 +95,29 @@ class ExpertChecker {
           fmt::format("experts on {} ranks do not fill tensor groups of {}", ranks, plan_.tp),
           fmt::format("an ep that is a multiple of {}, or experts split by all tensor ranks",
                       plan_.tp));
-    if (plan_.dp % replicas_with_all_experts(plan_) != 0)
+    const int size = ranks_with_all_experts(plan_);
+    if (plan_.dp * plan_.cp % size != 0)
       add("/ep",
-          fmt::format("groups of {} data ranks that hold all experts do not divide {}",
-                      replicas_with_all_experts(plan_), plan_.dp),
+          plan_.cp == 1
+              ? fmt::format("groups of {} data ranks that hold all experts do not divide {}", size,
+                            plan_.dp)
+              : fmt::format("groups of {} data and context ranks that hold all experts do not "
+                            "divide {}·{}",
+                            size, plan_.dp, plan_.cp),
           "an ep that divides the data ranks");
+    else if (size % plan_.cp != 0 && plan_.cp % size != 0)
+      add("/ep",
+          fmt::format(
+              "groups of {} ranks that hold all experts begin and end inside the {} context "
+              "ranks of a replica",
+              size, plan_.cp),
+          "an ep that is a multiple of cp, or divides it");
     if (plan_.ep == 1) return;
-    if (plan_.cp > 1)
-      add("/cp", "expert parallelism beside context parallelism is not simulated yet", "\"cp\": 1");
-    if (plan_.zero >= 2)
-      add("/zero", "gradients or weights sharded beside expert parallelism are not simulated yet",
-          "\"zero\": 1");
+    if (plan_.shard > 0)
+      add("/shard",
+          "experts are sharded over all ranks with copies of them, and cannot be so over a part of "
+          "the data ranks",
+          "without \"shard\"");
     if (plan_.overlap.experts && plan_.schedule != ScheduleKind::DualPipe)
       add("/overlap/experts",
           "dispatch and combine go beside the work of another micro-batch only where a schedule "

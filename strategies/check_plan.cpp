@@ -124,8 +124,8 @@ class PlanChecker {
     const auto refuse = [&](bool asked, const char* pointer, const char* what) {
       if (asked) add(pointer, fmt::format("{} is not simulated yet", what));
     };
-    refuse(model_.experts.count > 0 && plan_.recompute == Recompute::Operators, "/recompute",
-           "recomputation by operator of a mixture of experts");
+    refuse(is_latent(model_) && plan_.recompute == Recompute::Operators, "/recompute",
+           "recomputation by operator of latent attention");
   }
 
   void check_recompute() {

@@ -1,4 +1,5 @@
 #pragma once
+#include <numeric>
 #include <vector>
 
 #include "plan/plan.h"
@@ -9,18 +10,26 @@ namespace rehearse {
 
 // Expert parallelism: inside a stage, `ep` consecutive groups of the tensor ranks that share one
 // expert hold a layer's experts, E/ep each. They are made of whole tensor groups of consecutive
-// data ranks; whoever holds the same experts in the other groups has copies of them.
+// data ranks, of each the context ranks one after the other; whoever holds the same experts in the
+// other groups has copies of them.
 
 /// Tensor ranks that share one expert.
 inline int expert_tensor_ranks(const Plan& plan) {
   return plan.experts.tp > 0 ? plan.experts.tp : plan.tp;
 }
-/// Data ranks whose tensor groups together hold all experts of a layer.
-inline int replicas_with_all_experts(const Plan& plan) {
+/// Data and context ranks whose tensor groups together hold all experts of a layer.
+inline int ranks_with_all_experts(const Plan& plan) {
   return plan.ep == 1 ? 1 : plan.ep * expert_tensor_ranks(plan) / plan.tp;
 }
+/// Replicas that are whole in as many groups: those go layer by layer together.
+inline int replicas_with_all_experts(const Plan& plan) {
+  const int ranks = ranks_with_all_experts(plan);
+  return ranks / std::gcd(ranks, plan.cp);
+}
 /// Ranks that hold copies of the same experts, and reduce their gradients. REQUIRES: dp resolved.
-inline int expert_copies(const Plan& plan) { return plan.dp / replicas_with_all_experts(plan); }
+inline int expert_copies(const Plan& plan) {
+  return plan.dp * plan.cp / ranks_with_all_experts(plan);
+}
 
 /// What one rank's rows put on the network, as multiples of the rows it sends.
 struct ExpertTraffic {

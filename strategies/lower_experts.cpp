@@ -15,23 +15,29 @@ constexpr double kNodeLimitedSms = 20;
 
 }  // namespace
 
-/// Groups of one team: consecutive replicas that hold all experts once.
+/// Groups of one team: consecutive data and context ranks that hold all experts once.
 std::vector<std::vector<GpuId>> Lowering::expert_ranks(int stage, int team) const {
-  const int replicas = replicas_with_all_experts(plan_), shared = expert_tensor_ranks(plan_);
+  const int size = ranks_with_all_experts(plan_), shared = expert_tensor_ranks(plan_);
   std::vector<std::vector<GpuId>> groups(static_cast<std::size_t>(shared));
-  for (int r = 0; r < replicas; ++r)
-    for (int tensor = 0; tensor < plan_.tp; ++tensor)
-      groups[static_cast<std::size_t>((r * plan_.tp + tensor) % shared)].push_back(
-          ranks_.gpu(ranks_.rank({tensor, 0, team * replicas + r, stage})));
+  for (int i = 0; i < size; ++i)
+    for (int tensor = 0; tensor < plan_.tp; ++tensor) {
+      const int rank = team * size + i;
+      groups[static_cast<std::size_t>((i * plan_.tp + tensor) % shared)].push_back(
+          gpu({tensor, rank % plan_.cp}, rank / plan_.cp, stage));
+    }
   return groups;
 }
 
-/// Folded, all teams go together; else those of the unit's replica alone.
+/// Folded, all teams go together; else those of the replicas that share teams with the unit's.
 std::vector<int> Lowering::expert_teams_of(const StageUnit& u) const {
-  const int size = replicas_with_all_experts(plan_);
-  if (options_.fidelity != Fidelity::Folded) return {u.replica_class / size};
+  int first = 0, count = expert_copies(plan_);
+  if (options_.fidelity != Fidelity::Folded) {
+    const int replicas = replicas_with_all_experts(plan_);
+    count = replicas * plan_.cp / ranks_with_all_experts(plan_);
+    first = u.replica_class / replicas * count;
+  }
   std::vector<int> teams;
-  for (int team = 0; team < plan_.dp / size; ++team) teams.push_back(team);
+  for (int team = first; team < first + count; ++team) teams.push_back(team);
   return teams;
 }
 
@@ -130,10 +136,39 @@ double Lowering::expert_bucket_size(int stage, int chunk, int bucket) const {
       .bucket_expert_parameters[static_cast<std::size_t>(bucket)];
 }
 
+/// Every size-th data and context rank has copies of the same experts. Each team has the ranks of
+/// the replicas at one place among those that fill groups together; folded, all go together.
 std::vector<DataTeam> Lowering::expert_data_teams(int stage, int t) const {
-  const int copies = expert_copies(plan_);
-  if (plan_.ep == 1 || copies == 1) return {};
-  return data_teams(stage, t, copies, true);
+  std::vector<DataTeam> teams;
+  if (plan_.ep == 1 || expert_copies(plan_) == 1) return teams;
+  const int size = ranks_with_all_experts(plan_), places = replicas_with_all_experts(plan_);
+  for (int place = 0; place < places; ++place) {
+    if (teams.empty() || options_.fidelity != Fidelity::Folded) teams.emplace_back();
+    DataTeam& team = teams.back();
+    for (int replica = place; replica < plan_.dp; replica += places) {
+      const int c = classes_.class_of[static_cast<std::size_t>(replica)];
+      if (std::find(team.classes.begin(), team.classes.end(), c) == team.classes.end())
+        team.classes.push_back(c);
+    }
+    for (int context = 0; context < std::min(size, plan_.cp); ++context) {
+      std::vector<DataRank> group;
+      for (int rank = place * plan_.cp + context; rank < data_ranks(); rank += size)
+        group.push_back({rank / plan_.cp, rank % plan_.cp});
+      team.ranks.push_back(std::move(group));
+    }
+  }
+  for (std::size_t i = 0; i < teams.size(); ++i) {
+    DataTeam& team = teams[i];
+    team.name = "copies of experts " + std::to_string(i) + " " + std::to_string(stage) + " " +
+                std::to_string(t);
+    team.gpus = gpus_of(stage, tensor_members(t).front(), team.ranks.front());
+    team.is_local = is_local(cluster_, team.gpus);
+    for (const int c : team.classes)
+      for (const int d : lane(t))
+        team.devices.push_back(units_[static_cast<std::size_t>(c * plan_.pp + stage)].first_device +
+                               d);
+  }
+  return teams;
 }
 
 /// Follows the reduction of a bucket's other gradients on the same stream.
@@ -143,18 +178,42 @@ void Lowering::reduce_expert_gradients(int stage, int t, int chunk, int bucket,
   if (parameters <= 0) return;
   TeamCall call = like;
   call.bytes = parameters * gradient_bytes();
-  const auto at = static_cast<std::size_t>(bucket * tensor_devices_ + t);
   for (DataTeam& team : teams) {
     team.tail = whole_team(stage, t).tail;
     const std::int32_t id = add_team_collective(stage, t, team, call);
     for (const int c : team.classes) {
       StageUnit& u = unit(c, stage);
-      const std::int32_t end = u.awaited[static_cast<std::size_t>(t)].task;
       const auto& ready = u.bucket_ready[static_cast<std::size_t>(chunk)];
-      edges_.add(plan_.overlap.gradients ? ready[at] : end, id);
-      std::int32_t& last = u.last_reduction[static_cast<std::size_t>(t)];
-      if (last >= 0) edges_.add(last, id);
-      last = team.tail;
+      for (const int d : lane(t)) {
+        const auto own = static_cast<std::size_t>(d);
+        const auto at = static_cast<std::size_t>(bucket * unit_devices_ + d);
+        edges_.add(plan_.overlap.gradients ? ready[at] : u.awaited[own].task, id);
+        std::int32_t& last = u.last_reduction[own];
+        if (last >= 0) edges_.add(last, id);
+        last = team.tail;
+      }
+    }
+  }
+}
+
+/// ZeRO-2, 3: of one visit of a layer, after the other gradients; `reduced` by replica class.
+void Lowering::scatter_expert_gradients(int stage, int t, std::size_t visit_index,
+                                        std::vector<DataTeam>& teams,
+                                        std::map<int, std::int32_t>& reduced) {
+  const BucketVisit visit = unit(0, stage).visits[visit_index];
+  const double parameters = expert_bucket_size(stage, visit.chunk, visit.bucket);
+  if (parameters <= 0) return;
+  for (DataTeam& team : teams) {
+    const std::int32_t id = add_team_collective(
+        stage, t, team,
+        {CollectiveKind::ReduceScatter, CommKind::Data, Stream::Data, parameters * gradient_bytes(),
+         "gradient reduce-scatter", plan_.overlap.gradients});
+    for (const int c : team.classes) {
+      for (const int d : lane(t))
+        edges_.add(unit(c, stage).visits[visit_index].last[static_cast<std::size_t>(d)], id);
+      if (const auto before = reduced.find(c); before != reduced.end())
+        edges_.add(before->second, id);
+      reduced[c] = last_replica_reduction_[{stage, t, c}] = team.tail;
     }
   }
 }

@@ -9,7 +9,8 @@ namespace rehearse {
 /// Weights of each visited layer, gathered ahead. The gather for visit i waits for the one before
 /// it on its stream, and for the end of visit i − 1 − prefetch: that is when FSDP's rate limiter
 /// lets the host issue it, with `prefetch` gathered layers beside the one at work.
-void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
+/// The experts' weights of a layer are gathered by those with copies of them, beside the others'.
+void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team, bool experts) {
   const std::vector<BucketVisit>& visits = unit(team.classes.front(), stage).visits;
   for (std::size_t i = 0; i < visits.size(); ++i) {
     const BucketVisit& visit = visits[i];
@@ -19,13 +20,13 @@ void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
     // The last layer's backward follows its forward: its weights are still there.
     if (i > 0 && visits[i - 1].chunk == visit.chunk && visits[i - 1].bucket == visit.bucket)
       continue;
-    const double parameters = bucket_size(stage, visit.chunk, visit.bucket);
-    if (parameters <= 0) continue;
+    const double bytes = gather_bytes(stage, visit.chunk, visit.bucket, experts);
+    if (bytes <= 0) continue;
     const bool is_first = team.gather_tail < 0;
-    const std::int32_t id = add_team_collective(
-        stage, t, team,
-        {CollectiveKind::AllGather, CommKind::Parameter, Stream::Parameter,
-         gather_bytes(stage, visit.chunk, visit.bucket), "weight all-gather", plan_.prefetch > 0});
+    const std::int32_t id =
+        add_team_collective(stage, t, team,
+                            {CollectiveKind::AllGather, CommKind::Parameter, Stream::Parameter,
+                             bytes, "weight all-gather", plan_.prefetch > 0});
     const std::size_t ahead = static_cast<std::size_t>(plan_.prefetch) + 1;
     for (const int c : team.classes) {
       const StageUnit& u = unit(c, stage);
@@ -43,7 +44,8 @@ void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team) {
 /// Gradients of each layer, reduced over the shards and, with HSDP, what is left over the
 /// replicas of each shard; one after the other on the data stream.
 void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
-                                     std::vector<DataTeam>& replicas) {
+                                     std::vector<DataTeam>& replicas,
+                                     std::vector<DataTeam>& of_experts) {
   const std::vector<BucketVisit> visits = unit(shards.front().classes.front(), stage).visits;
   for (std::size_t i = 0; i < visits.size(); ++i) {
     const BucketVisit& visit = visits[i];
@@ -77,6 +79,7 @@ void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& sh
         reduced[c] = last_replica_reduction_[{stage, t, c}] = team.tail;
       }
     }
+    scatter_expert_gradients(stage, t, i, of_experts, reduced);
     for (const auto& [c, task] : reduced) {
       StageUnit& u = unit(c, stage);
       for (const int d : lane(t)) {
@@ -98,9 +101,12 @@ void Lowering::emit_sharded_traffic() {
       std::vector<DataTeam> shards = data_teams(stage, t, size, false);
       std::vector<DataTeam> replicas;
       if (size < plan_.dp) replicas = data_teams(stage, t, plan_.dp / size, true);
-      if (plan_.zero == 3)
-        for (DataTeam& team : shards) emit_shard_gathers(stage, t, team);
-      emit_shard_reductions(stage, t, shards, replicas);
+      std::vector<DataTeam> of_experts = expert_data_teams(stage, t);
+      if (plan_.zero == 3) {
+        for (DataTeam& team : shards) emit_shard_gathers(stage, t, team, false);
+        for (DataTeam& team : of_experts) emit_shard_gathers(stage, t, team, true);
+      }
+      emit_shard_reductions(stage, t, shards, replicas, of_experts);
     }
 }
 

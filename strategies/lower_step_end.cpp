@@ -366,13 +366,19 @@ double Lowering::parameter_bytes() const {
   return bytes_of(plan_.precision == Precision::Fp8 ? Precision::Bf16 : plan_.precision);
 }
 
-double Lowering::gather_bytes(int stage, int chunk, int bucket) const {
+double Lowering::gather_bytes(int stage, int chunk, int bucket, bool experts) const {
   const ChunkProgram& program =
       kinds_[units_[static_cast<std::size_t>(stage)].kind].chunks[program_of(stage, chunk)];
   const auto at = static_cast<std::size_t>(bucket);
-  const double whole = program.bucket_parameters[at] * parameter_bytes();
+  const double of_experts = expert_bucket_size(stage, chunk, bucket);
+  const double whole =
+      parameter_bytes() * (experts ? of_experts : program.bucket_parameters[at] - of_experts);
   if (!plan_.fp8.gathers) return whole;
-  return whole - program.bucket_fp8_parameters[at] * (parameter_bytes() - bytes_of(Precision::Fp8));
+  // All of the experts' matrices are operands of fp8 products where any are.
+  const double fp8 = program.bucket_fp8_parameters[at];
+  const double fp8_experts = std::min(fp8, of_experts);
+  return whole - (experts ? fp8_experts : fp8 - fp8_experts) *
+                     (parameter_bytes() - bytes_of(Precision::Fp8));
 }
 
 /// Gathers of one team, of the experts' weights or of all others, on its data stream.

@@ -290,6 +290,8 @@ class Lowering {
     bool overlaps;
   };
   std::int32_t add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call);
+  void scatter_expert_gradients(int stage, int t, std::size_t visit_index,
+                                std::vector<DataTeam>& teams, std::map<int, std::int32_t>& reduced);
   void reduce_expert_gradients(int stage, int t, int chunk, int bucket,
                                std::vector<DataTeam>& teams, const TeamCall& like);
   /// Parameters of a bucket that all data ranks have copies of.
@@ -333,15 +335,16 @@ class Lowering {
 
   // lower_sharding.cpp: ZeRO-2, ZeRO-3, HSDP
   void emit_sharded_traffic();
-  void emit_shard_gathers(int stage, int t, DataTeam& team);
+  void emit_shard_gathers(int stage, int t, DataTeam& team, bool experts);
   /// Devices of a class at a stage that hold the t-th part of the weights.
   std::vector<int> lane(int t) const;
   void emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
-                             std::vector<DataTeam>& replicas);
+                             std::vector<DataTeam>& replicas, std::vector<DataTeam>& of_experts);
   void wrap_gathers();
   double parameter_bytes() const;
-  /// What a gather of a bucket's weights moves.
-  double gather_bytes(int stage, int chunk, int bucket) const;
+  /// What a gather of a bucket's weights moves: of experts that fewer ranks have copies of, or of
+  /// all others.
+  double gather_bytes(int stage, int chunk, int bucket, bool experts) const;
   std::int32_t add_ring_steps(int stage, int t, const DataTeam& team, CollectiveKind kind,
                               double latency_s, std::int32_t begin);
   std::vector<PhysicalFlow> ring_edge_flows(int stage, int t, const DataTeam& team,

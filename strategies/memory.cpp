@@ -153,7 +153,6 @@ class MemoryModel {
     const std::vector<Action>& actions = schedule_.actions.at(static_cast<std::size_t>(stage));
     StageWalk walk(chunks(stage, 1 - plan_.offload.activations));
     walk.run(actions);
-    const double parameters = stage_parameters(stage);
     const double weight_bytes = bytes_of(weight_precision());
     StageMemory memory;
     memory.stage = stage;
@@ -161,11 +160,11 @@ class MemoryModel {
     const auto part = [&](const char* name, double bytes) {
       if (bytes > 0) memory.parts.push_back({name, bytes});
     };
-    part("weights", weight_bytes * (parameters / weight_shards() + gathered_parameters(stage)));
+    part("weights", weight_bytes * (sharded(stage, weight_shards()) + gathered_parameters(stage)));
     // Products in fp8 hold their weights as they are and transposed beside the 16-bit ones.
     part("fp8 weights", 2 * bytes_of(Precision::Fp8) * whole_share(stage) *
                             sum_over_layers(stage, fp8_parameters_per_rank));
-    const double whole_gradients = plan_.offload.gradients ? 0 : parameters / gradient_shards();
+    const double whole_gradients = plan_.offload.gradients ? 0 : sharded(stage, gradient_shards());
     part("gradients",
          bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
     const bool servers = plan_.updates.aggregation == Aggregation::ParameterServer && plan_.dp > 1;
@@ -218,13 +217,27 @@ class MemoryModel {
     return bytes;
   }
 
+  /// Parameters of a stage that a rank holds of `shards` shards; of experts, only ranks with copies
+  /// of them share, and hold them whole where there is one.
+  double sharded(int stage, double shards) const {
+    const double parameters = stage_parameters(stage);
+    if (shards == 1 || plan_.ep == 1) return parameters / shards;
+    const double experts = sum_over_layers(stage, expert_parameters_per_rank);
+    return (parameters - experts) / shards + experts / expert_copies(plan_);
+  }
+  bool has_lone_experts() const { return plan_.ep > 1 && expert_copies(plan_) == 1; }
   double weight_shards() const { return plan_.zero >= 3 ? sharing_ranks(plan_) : 1; }
   /// Gradients are kept in shards where each micro-batch's are reduced at once.
   double gradient_shards() const {
     return plan_.zero >= 2 && plan_.reduce_every_micro_batch ? sharing_ranks(plan_) : 1;
   }
   double largest_layer(int stage) const {
-    return largest_over_layers(stage, layer_parameters_per_rank);
+    return largest_over_layers(stage, has_lone_experts()
+                                          ? +[](const LayerShape& layer) {
+                                              return layer_parameters_per_rank(layer) -
+                                                     expert_parameters_per_rank(layer);
+                                            }
+                                          : &layer_parameters_per_rank);
   }
   /// Share of a stage's layers whose weights are whole on a rank: with ZeRO-3 the one at work and
   /// those gathered ahead.
@@ -244,7 +257,9 @@ class MemoryModel {
   /// the backward.
   double gathered_parameters(int stage) const {
     if (plan_.zero < 3 || weight_shards() == 1) return 0;
-    if (!plan_.reshard_after_forward) return stage_parameters(stage);
+    if (!plan_.reshard_after_forward)
+      return stage_parameters(stage) -
+             (has_lone_experts() ? sum_over_layers(stage, expert_parameters_per_rank) : 0);
     return largest_unit(stage) + plan_.prefetch * largest_layer(stage);
   }
   /// ZeRO-2, 3: whole gradients of the layer that is being reduced and of the one at work.

@@ -1,4 +1,5 @@
 #include <numeric>
+#include <string>
 
 #include "kernels/layer.h"
 #include "plan/mixture.h"
@@ -180,4 +181,27 @@ TEST_CASE("tensors kept by a layer of Mixtral and of DeepSeek-V3 are those of th
   CHECK(saved(shape) == Approx(kTokens * (latents + heads - again + routed + others)));
   const double ups = 1536.0 * 128 * 192 + 512.0 * 128 * 256;
   CHECK(flops(layer_backward(shape)) - before == Approx(kTokens * 2 * ups).epsilon(1e-9));
+}
+
+TEST_CASE("by operator a mixture repeats its router and first grouped product, and no all-to-all") {
+  LayerShape shape = shape_of("mixtral-8x7b", 8);
+  shape.recompute = Recompute::Operators;
+  std::vector<LayerItem> repeated;
+  for (const LayerItem& item : layer_backward(shape))
+    if (item.op.recomputed) repeated.push_back(item);
+  CHECK(exchanged(repeated).empty());
+  // Keys' and the output's products of q, k, v, output; router; gate and up of a rank's one expert,
+  // which gets a rank's worth of rows, two a token.
+  const double hidden = 4096, keys = 8 * 128, ffn = 14336;
+  CHECK(flops(repeated) ==
+        Approx(2 * kTokens * hidden * (keys + hidden + 8) + 2 * (2 * kTokens) * hidden * 2 * ffn));
+  double exchanged_rows = 0;
+  for (const SavedTensor& tensor : layer_saved_tensors(shape))
+    if (std::string(tensor.name).find(" rows") != std::string::npos) exchanged_rows += tensor.bytes;
+  CHECK(exchanged_rows == Approx(2 * 2.0 * (2 * kTokens) * hidden));
+  LayerShape whole = shape;
+  whole.recompute = Recompute::None;
+  CHECK(saved(shape) < saved(whole));
+  // Kept and made again beside the backward: no less than everything is kept.
+  CHECK(saved(shape) + layer_backward_workspace_bytes(shape) >= saved(whole));
 }

@@ -150,12 +150,17 @@ TEST_CASE("folded, by replica and in full, mixtures take the same time") {
   struct Case {
     int nodes, tp, expert_tp, ep, pp, zero, node_limit;
     bool overlap;
+    int cp = 1;
   };
-  const Case cases[] = {{2, 1, 0, 8, 1, 0, 0, true},  {2, 1, 0, 4, 2, 1, 0, false},
-                        {4, 1, 0, 16, 2, 1, 2, true}, {2, 2, 2, 4, 2, 0, 0, true},
-                        {4, 2, 1, 8, 1, 1, 0, true},  {4, 2, 0, 8, 2, 1, 0, false}};
+  const Case cases[] = {{2, 1, 0, 8, 1, 0, 0, true},    {2, 1, 0, 4, 2, 1, 0, false},
+                        {4, 1, 0, 16, 2, 1, 2, true},   {2, 2, 2, 4, 2, 0, 0, true},
+                        {4, 2, 1, 8, 1, 1, 0, true},    {4, 2, 0, 8, 2, 1, 0, false},
+                        {2, 1, 0, 4, 1, 2, 0, true},    {2, 1, 0, 8, 1, 3, 0, true},
+                        {2, 1, 0, 16, 1, 3, 0, false},  {2, 1, 0, 8, 1, 0, 0, true, 2},
+                        {2, 1, 0, 2, 1, 1, 0, true, 4}, {4, 2, 1, 8, 2, 1, 0, true, 2},
+                        {2, 1, 0, 4, 1, 3, 0, true, 2}};
   for (const Case& one : cases) {
-    CAPTURE(one.nodes, one.tp, one.ep, one.pp, one.zero);
+    CAPTURE(one.nodes, one.tp, one.cp, one.ep, one.pp, one.zero);
     Question question;
     question.model = small_mixture(4);
     question.model.experts.count = 16;
@@ -165,7 +170,8 @@ TEST_CASE("folded, by replica and in full, mixtures take the same time") {
     plan.experts = {.tp = one.expert_tp, .node_limit = one.node_limit};
     plan.ep = one.ep;
     plan.pp = one.pp;
-    plan.dp = one.nodes * 8 / one.tp / one.pp;
+    plan.cp = one.cp;
+    plan.dp = one.nodes * 8 / one.tp / one.pp / one.cp;
     plan.zero = one.zero;
     plan.overlap.gradients = plan.overlap.parameters = one.overlap;
     plan.bucket_bytes = 60e6;
@@ -240,6 +246,77 @@ TEST_CASE("memory of a mixture has a rank's experts once, their states over thei
   CHECK(part("optimizer") == Approx(12 * (experts / 2 + others / 16)));
 }
 
+namespace {
+
+constexpr double kExpertParameters = 2.0 * 1024 * 2048 + 2048 + 1024;  // of one, with its biases
+
+/// Parameters of the small mixture that every data rank has copies of.
+double common_parameters(const Model& model) {
+  return static_cast<double>(count_parameters(model, padded_vocab(model, 1)).total()) -
+         model.layers * model.experts.count * kExpertParameters;
+}
+
+}  // namespace
+
+TEST_CASE("sharded weights of experts go over the ranks with copies, the rest over all") {
+  const FlatCosts costs;
+  const int ep = GENERATE(2, 4, 8);
+  const int zero = GENERATE(2, 3);
+  CAPTURE(ep, zero);
+  Question question = question_of(small_mixture(4), 1, ep);
+  question.plan.zero = zero;
+  question.plan.reshard_after_forward = false;
+  const Simulated run = simulate_plan(question, build(dgx_spec(1)), costs);
+  const double experts = 4 * 8.0 / ep * kExpertParameters, copies = 8.0 / ep;
+  const double common = common_parameters(question.model), micro_batches = 2;
+  const DeviceMetrics& rank = run.of(Rank{0});
+  // fp32 gradients of each micro-batch; experts without copies have nobody to reduce with.
+  CHECK(of_kind(rank.bytes, CommKind::Data) ==
+        Approx(micro_batches * 4 * (common + (copies > 1 ? experts : 0))));
+  // Of each gather its own shard: once a micro-batch where weights stay for the backward, ZeRO-2
+  // once a step.
+  const double gathers = zero == 3 ? micro_batches : 1;
+  CHECK(of_kind(rank.bytes, CommKind::Parameter) ==
+        Approx(gathers * 2 * (common / 8 + (copies > 1 ? experts / copies : 0))));
+}
+
+TEST_CASE("memory of sharded experts: a share of the copies, whole where there is one") {
+  const Model model = small_mixture(4);
+  Workload workload;
+  workload.global_batch = 16;
+  workload.seq_len = 1024;
+  Plan plan;
+  plan.dp = 16;
+  plan.ep = GENERATE(4, 8);
+  plan.zero = 3;
+  plan.prefetch = 0;
+  const StageMemory memory =
+      stage_memory(model, plan, workload, make_schedule(plan.schedule, 1, 1, 1)).front();
+  const double experts = 4 * 8.0 / plan.ep * kExpertParameters, copies = 16.0 / plan.ep;
+  const double table = 51200.0 * 1024 + 2 * 1024;  // head with its norm: the largest unit
+  for (const MemoryPart& part : memory.parts)
+    if (part.name == "weights")
+      CHECK(part.bytes ==
+            Approx(2 * (common_parameters(model) / 16 + experts / copies + table)).epsilon(0.001));
+}
+
+TEST_CASE("groups of experts fill context ranks before data ranks") {
+  const FlatCosts costs;
+  const int ep = GENERATE(2, 4, 8);
+  CAPTURE(ep);
+  Question question = question_of(small_mixture(4), 1, ep);
+  question.plan.cp = 4;
+  question.plan.dp = 2;
+  question.workload.global_batch = 4;
+  const Simulated run = simulate_plan(question, build(dgx_spec(1)), costs);
+  const double experts = 4 * 8.0 / ep * kExpertParameters;
+  const double reduced = common_parameters(question.model) + (ep < 8 ? experts : 0);
+  CHECK(of_kind(run.of(Rank{0}).bytes, CommKind::Data) == Approx(4 * reduced));
+  // A quarter of 1,024 tokens, two rows each, both ways forward and back, 2 micro-batches.
+  CHECK(of_kind(run.of(Rank{0}).bytes, CommKind::Expert) ==
+        Approx(4 * 2 * 4 * (256.0 * 2 * 1024 * 2)));
+}
+
 TEST_CASE("what cannot be said of experts is refused with its reason") {
   const Model mixture = small_mixture(4), dense = small_model(4);
   Plan plan;
@@ -264,6 +341,16 @@ TEST_CASE("what cannot be said of experts is refused with its reason") {
   plan = {};
   plan.experts.pad = true;
   CHECK(faults_of(plan, mixture, 8).find("/experts/pad: ") != std::string::npos);
+  plan = {};
+  plan.ep = 2;
+  plan.zero = 3;
+  plan.shard = 4;
+  CHECK(faults_of(plan, mixture, 8).find("/shard: ") != std::string::npos);
+  plan = {};
+  plan.ep = 4;
+  plan.cp = 3;
+  CHECK(faults_of(plan, mixture, 12).find("begin and end inside the 3 context ranks") !=
+        std::string::npos);
   plan = {};
   plan.ep = 2;
   plan.overlap.experts = true;
