@@ -292,6 +292,9 @@ class Parser {
     value(app, "--budget", profile_.budget, "TIME", "Time to take, for example 60s");
     value(app, "--threads", profile_.threads, "N", "Threads of a CPU (default: all usable)")
         ->check(CLI::Range(1, 4096));
+    value(app, "--ranks", profile_.ranks, "N",
+          "Measure a CPU while N - 1 other processes do so (default: 1)")
+        ->check(CLI::Range(1, 4096));
     file(app, "-o,--output", profile_.output, "Write the profile to FILE");
     app->add_flag("-f,--force", profile_.force, "Overwrite existing files");
   }

@@ -149,8 +149,10 @@ std::optional<double> predict_step_here(const TrainCommandOptions& options) {
     const ScratchFolder folder;
     const std::string device = sibling_program("rehearse-device");
     const std::string profile = folder.file("cpu.json");
+    // As many at once as will train: they share caches and memory.
     output_of({device, "profile", "--device", "cpu", "--threads", std::to_string(threads),
-               "--budget", kMeasuringTime, "-o", profile, "--force"});
+               "--ranks", std::to_string(ranks), "--budget", kMeasuringTime, "-o", profile,
+               "--force"});
     // A machine of one rank has no links that matter.
     const double rate = ranks > 1 ? payload_rate(device, profile) : 1e10;
     return simulated_step_s(folder, parsed(text, options.plan), *file, rate);

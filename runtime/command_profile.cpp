@@ -14,6 +14,7 @@
 #include "kernels/profiler/profile_report.h"
 #include "plan/units.h"
 #include "plan/write_file.h"
+#include "runtime/busy_ranks.h"
 #include "runtime/device_commands.h"
 #include "runtime/gpu_node.h"
 #include "runtime/machine_facts.h"
@@ -27,6 +28,7 @@ void on_interrupt(int) { interrupted = true; }
 struct ProfileRequest {
   std::string device;   ///< empty: a GPU where there is one, else the CPU
   int threads = 0;      ///< 0: as many as this process may use
+  int ranks = 1;        ///< of a CPU: processes that measure at once; one's times are kept
   double budget_s = 0;  ///< 0: by the device
   std::string output;
   bool force = false;
@@ -40,16 +42,16 @@ double budget_of(const std::string& text) {
   return *parsed.value;
 }
 
-int threads_of(const std::string& text) {
+int count_of(const std::string& option, const std::string& text) {
   const ParsedQuantity parsed = parse_quantity(text, Dimension::Count);
   if (!parsed.value || *parsed.value < 1 || *parsed.value > 4096 ||
       *parsed.value != std::floor(*parsed.value))
-    throw ArgumentError("--threads is a whole number from 1, not '" + text + "'");
+    throw ArgumentError(option + " is a whole number from 1, not '" + text + "'");
   return static_cast<int>(*parsed.value);
 }
 
 ProfileRequest parse(Arguments arguments) {
-  const std::vector<std::string> known{"--device", "--threads", "--budget",
+  const std::vector<std::string> known{"--device", "--threads", "--ranks", "--budget",
                                        "--output", "-o",        "--force"};
   ProfileRequest request;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
@@ -63,7 +65,8 @@ ProfileRequest parse(Arguments arguments) {
     if (i + 1 == arguments.size()) throw ArgumentError(name + " wants a value");
     const std::string& value = arguments[++i];
     if (name == "--device") request.device = value;
-    if (name == "--threads") request.threads = threads_of(value);
+    if (name == "--threads") request.threads = count_of(name, value);
+    if (name == "--ranks") request.ranks = count_of(name, value);
     if (name == "--budget") request.budget_s = budget_of(value);
     if (name == "--output" || name == "-o") request.output = value;
   }
@@ -117,6 +120,20 @@ void show_failures(const std::vector<ProfileTask>& tasks, const Measurements& me
               << " more operators could not be measured\n";
 }
 
+/// What the other ranks of a run on this machine would do meanwhile: the same kind of work.
+void keep_busy(const ProfileRequest& request, int rank) {
+  ProfiledDevice own = device_of(request);
+  MeasureOptions options;
+  options.budget_s = 3600;
+  options.cache_bytes = own.cache_bytes;
+  options.memory_bytes = own.memory_bytes;
+  options.most_sets = own.most_sets;
+  options.seed += static_cast<std::uint64_t>(rank);  // another order of the shapes
+  const std::atomic<bool> never{false};
+  measure(profile_tasks(own.scope), *own.device, *own.stopwatch, options, never,
+          [](const MeasureProgress&) {});
+}
+
 /// The table lies beside the profile: "my-cpu.json", "my-cpu.csv".
 std::string table_path(const std::string& output) {
   return std::filesystem::path(output).replace_extension(".csv").string();
@@ -126,6 +143,8 @@ std::string table_path(const std::string& output) {
 
 int command_profile(Arguments arguments) {
   ProfileRequest request = parse(arguments);
+  if (request.ranks > 1 && request.device != "cpu")
+    throw ArgumentError("--ranks is for processes that share a CPU", "--device cpu");
   ProfiledDevice target = device_of(request);
   const bool is_cpu = target.facts.gpu == "cpu";
   if (request.budget_s == 0) request.budget_s = is_cpu ? 100 : 450;
@@ -144,6 +163,7 @@ int command_profile(Arguments arguments) {
   options.cache_bytes = target.cache_bytes;
   options.memory_bytes = target.memory_bytes;
   options.most_sets = target.most_sets;
+  const BusyRanks others(request.ranks - 1, [&](int rank) { keep_busy(request, rank); });
   const double launch_s = measured_launch_s(target);
   // Where there are several GPUs, a fifth of the time is for what they do together.
   const auto start = std::chrono::steady_clock::now();
@@ -164,9 +184,11 @@ int command_profile(Arguments arguments) {
   provenance.device = with_measured_rates(target.facts, tasks, measured);
   provenance.table_name = std::filesystem::path(table_file).filename().string();
   provenance.made_by =
-      "rehearse-device profile; " + target.description + "; seed " + std::to_string(options.seed) +
-      "; " + std::to_string(tasks.size() - measured.not_reached - measured.failures.size()) +
-      " of " + std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
+      "rehearse-device profile; " + target.description +
+      (request.ranks > 1 ? "; " + std::to_string(request.ranks) + " ranks at once" : "") +
+      "; seed " + std::to_string(options.seed) + "; " +
+      std::to_string(tasks.size() - measured.not_reached - measured.failures.size()) + " of " +
+      std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
   const std::string table = measurement_table(tasks, measured, provenance.device.gpu);
   measurement_file.write(table);
   measurement_file.finish();

@@ -77,6 +77,8 @@ TEST_CASE("profile says at once what it cannot do, and measures nothing") {
   const Refusal refusals[] = {
       {{"--device", "tpu"}, 2, "there is no device 'tpu'"},
       {{"--device", "cpu", "--threads", "0"}, 2, "--threads is a whole number from 1"},
+      {{"--device", "cpu", "--ranks", "0"}, 2, "--ranks is a whole number from 1"},
+      {{"--device", "cuda", "--ranks", "2"}, 2, "--ranks is for processes that share a CPU"},
       {{"--device", "cpu", "--budget", "-3"}, 2, "--budget is at least a second"},
       {{"--device", "cpu", "-o", "/nowhere/cpu.json"}, 1, "/nowhere/cpu.json"},
       {{"--device", "cpu", "-o", taken.string()}, 1, "--force replaces it"}};
