@@ -31,8 +31,14 @@ bool begins_with(const SourceFile& source, const std::string& header) {
 }
 
 std::string compile_alone(const std::string& header) {
-  std::vector<std::string> command{HOST_COMPILER, "-std=c++20", "-fsyntax-only", "-Wall",
-                                   "-Wextra"};
+  // Every test is told these two folders (tests/CMakeLists.txt), so their headers may use them.
+  std::vector<std::string> command{HOST_COMPILER,
+                                   "-std=c++20",
+                                   "-fsyntax-only",
+                                   "-Wall",
+                                   "-Wextra",
+                                   "-DREHEARSE_SOURCE_DIR=\"\"",
+                                   "-DREHEARSE_BINARY_DIR=\"\""};
   command.insert(command.end(),
                  {"-I", REHEARSE_SOURCE_DIR, "-include", header, "-x", "c++", "/dev/null"});
   std::string line;
