@@ -24,9 +24,12 @@ struct LayerShape {
   int tp = 1;
   int tensor_rows = 1;  ///< of the grid that weights are cut over; 1: by columns, then by rows
   int cp = 1;
-  int ep = 1;              ///< ranks that hold a layer's experts
-  int expert_tp = 1;       ///< tensor ranks that share one expert: 1, or all
-  double expert_load = 1;  ///< tokens of the busiest rank's experts, as a multiple of the mean
+  int ep = 1;                   ///< ranks that hold a layer's experts
+  int expert_tp = 1;            ///< tensor ranks that share one expert: 1, or all
+  double expert_load = 1;       ///< tokens of the busiest rank's experts, as a multiple of the mean
+  double expert_deviation = 0;  ///< of experts' popularity (expert_load.h); 0: all layers alike
+  double expert_capacity = 0;   ///< most that a rank's experts take; 0: no limit
+  int routing_seed = 1;
   std::int64_t micro_batch = 1;  ///< sequences
   std::int64_t seq_len = 1;      ///< tokens of a whole sequence
   int padded_vocab = 0;
@@ -52,12 +55,13 @@ struct LayerShape {
 LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len,
                        const Routing& routing = {});
 /// Tokens of the busiest rank's experts, as a multiple of the mean: all ranks wait for it. A
-/// capacity bounds it, and padding fills up to it.
+/// capacity bounds it, and padding fills up to it. In the mean of the layers: in each it is drawn
+/// (`shape_of_layer`).
 double expert_load(const Plan& plan, const Routing& routing);
 
 /// The shape of one layer, where layers differ: those behind a chunk's `recompute_layers` keep
-/// their activations, the `bf16_ends` of an fp8 model stay in 16 bits, and a mixture's leading
-/// layers are dense. `index` counts from the
+/// their activations, the `bf16_ends` of an fp8 model stay in 16 bits, a mixture's leading layers
+/// are dense, and the busiest expert of each has a share of its own. `index` counts from the
 /// chunk's first layer.
 LayerShape shape_of_layer(const LayerShape& shape, int layer, int index);
 /// What a layer of this shape repeats by name; all false unless it recomputes selectively.

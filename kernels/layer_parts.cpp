@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/expert_load.h"
 #include "plan/ensure.h"
 
 namespace rehearse {
@@ -15,6 +16,13 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len, const 
   shape.ep = plan.ep;
   shape.expert_tp = plan.experts.tp > 0 ? plan.experts.tp : plan.tp;
   shape.expert_load = expert_load(plan, routing);
+  const Experts& experts = model.experts;
+  const bool uneven = experts.count > 0 && routing.imbalance > 1 && routing.imbalance < plan.ep;
+  if (uneven && !plan.experts.pad && experts.leading_dense < model.layers)
+    shape.expert_deviation =
+        popularity_deviation(experts.count, plan.ep, experts.leading_dense, model.layers, routing);
+  shape.expert_capacity = plan.experts.capacity;
+  shape.routing_seed = routing.seed;
   shape.micro_batch = plan.micro_batch;
   shape.seq_len = seq_len;
   shape.padded_vocab = padded_vocab(model, plan.vocabulary_parallel ? plan.tp : 1);

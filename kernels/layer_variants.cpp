@@ -1,5 +1,8 @@
 // Layers of one model that differ: by how much of them is kept, and in what precision they are.
 
+#include <algorithm>
+
+#include "kernels/expert_load.h"
 #include "kernels/layer.h"
 #include "plan/mixture.h"
 
@@ -12,7 +15,14 @@ LayerShape shape_of_layer(const LayerShape& shape, int layer, int index) {
   const int ends = shape.fp8.bf16_ends;
   if (shape.precision == Precision::Fp8 && (layer < ends || layer >= shape.model.layers - ends))
     made.precision = Precision::Bf16;
-  if (!has_experts(shape.model, layer)) made.model.experts = {};
+  if (!has_experts(shape.model, layer)) {
+    made.model.experts = {};
+  } else if (shape.expert_deviation > 0) {
+    made.expert_load = busiest_share(shape.model.experts.count, shape.ep, shape.expert_deviation,
+                                     shape.routing_seed, layer);
+    if (shape.expert_capacity > 0)
+      made.expert_load = std::min(made.expert_load, shape.expert_capacity);
+  }
   return made;
 }
 

@@ -105,10 +105,10 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
 const StageProgrammer::Variant& StageProgrammer::variant(const LayerShape& shape) const {
   for (const Variant& known : variants_)
     if (known.recompute == shape.recompute && known.precision == shape.precision &&
-        known.experts == shape.model.experts.count)
+        known.experts == shape.model.experts.count && known.expert_load == shape.expert_load)
       return known;
   variants_.push_back({shape.recompute, shape.precision, shape.model.experts.count,
-                       price_all(layer_forward(shape), "forward"),
+                       shape.expert_load, price_all(layer_forward(shape), "forward"),
                        price_all(layer_backward(shape), "backward"),
                        layer_parameters_per_rank(shape), expert_parameters_per_rank(shape),
                        fp8_parameters_per_rank(shape)});

@@ -87,6 +87,7 @@ class StageProgrammer {
     Recompute recompute;
     Precision precision;
     int experts;
+    double expert_load;
     Priced forward, backward;
     double parameters, expert_parameters, fp8_parameters;
   };

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <numeric>
 #include <string>
 
+#include "kernels/expert_load.h"
 #include "kernels/layer.h"
 #include "plan/mixture.h"
 #include "plan/model_catalogue.h"
@@ -204,4 +206,46 @@ TEST_CASE("by operator a mixture repeats its router and first grouped product, a
   CHECK(saved(shape) < saved(whole));
   // Kept and made again beside the backward: no less than everything is kept.
   CHECK(saved(shape) + layer_backward_workspace_bytes(shape) >= saved(whole));
+}
+
+TEST_CASE("each layer's busiest rank is drawn, and has the stated share in the mean") {
+  const double imbalance = GENERATE(1.05, 1.5, 3.0);
+  CAPTURE(imbalance);
+  const Model model = *find_model("mixtral-8x7b");
+  Plan plan;
+  plan.dp = plan.ep = 4;
+  const LayerShape shape = layer_shape(model, plan, 4096, {.imbalance = imbalance, .seed = 7});
+  double sum = 0, least = 4, most = 1;
+  for (int layer = 0; layer < model.layers; ++layer) {
+    const double load = shape_of_layer(shape, layer, layer).expert_load;
+    CHECK(load == shape_of_layer(shape, layer, 0).expert_load);
+    sum += load;
+    least = std::min(least, load);
+    most = std::max(most, load);
+  }
+  CHECK(sum / model.layers == Approx(imbalance).epsilon(1e-9));
+  CHECK(least < imbalance);
+  CHECK(most > imbalance);
+  CHECK(most <= 4);
+  const LayerShape other = layer_shape(model, plan, 4096, {.imbalance = imbalance, .seed = 8});
+  CHECK(shape_of_layer(other, 0, 0).expert_load != shape_of_layer(shape, 0, 0).expert_load);
+
+  plan.experts.capacity = imbalance;
+  const LayerShape bounded = layer_shape(model, plan, 4096, {.imbalance = imbalance, .seed = 7});
+  for (int layer = 0; layer < model.layers; ++layer)
+    CHECK(shape_of_layer(bounded, layer, layer).expert_load ==
+          std::min(imbalance, shape_of_layer(shape, layer, layer).expert_load));
+  plan.experts.pad = true;
+  const LayerShape padded = layer_shape(model, plan, 4096, {.imbalance = imbalance, .seed = 7});
+  CHECK(shape_of_layer(padded, 3, 3).expert_load == imbalance);
+}
+
+TEST_CASE("the busiest of ranks with one expert each is the most popular expert") {
+  // Of two equally likely orders the shares are e^(σz) over their sum.
+  const double share = busiest_share(2, 2, 1e-3, 1, 0);
+  CHECK(share > 1);
+  CHECK(share < 1.01);
+  CHECK(busiest_share(2, 2, 60, 1, 0) == Approx(2));
+  CHECK(busiest_share(8, 1, 5, 1, 0) == 1);
+  CHECK(busiest_share(8, 4, 0, 1, 0) == 1);
 }
