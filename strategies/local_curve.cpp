@@ -1,5 +1,6 @@
 #include "strategies/local_curve.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "plan/ensure.h"
@@ -28,6 +29,8 @@ struct GenerationCurves {
   Curve nvls;
   Curve all_to_all;
   double send_base_us = 0;
+  /// Less than the bases below kNarrowBytes, with LL and in all-to-alls.
+  double narrow_us = 0, all_to_all_narrow_us = 0;
   double nvlink_bytes_per_s = 0;  ///< of the GPUs that were measured, data sheet, one direction
 };
 
@@ -39,7 +42,8 @@ struct GenerationCurves {
 /// 477.2, 479.9 (NVIDIA's LLM benchmark recipes); 8 × B200 835 at 16 GiB (NCCL issue 1807). The hop
 /// of Simple rings is NCCL's own. Mean errors from 64 KiB up are 3 to 7 % for every set;
 /// tests/strategies/collective_error_test.cpp measures them. Sends: the base is the time of the
-/// smallest messages, 8 µs on a DGX A100 (vidur, send_recv).
+/// smallest messages, 8 µs on a DGX A100 (vidur, send_recv). What the smallest messages take less
+/// was fitted to the same collection's 512 bytes to 8 KiB of all sets of a generation together.
 constexpr GenerationCurves kAmpere{
     .hop_us = .91,
     .all_reduce = {{11.06, 8.347}, {21.36, 6.278}, {24.12, 4.15, 1.658, .5881}},
@@ -47,6 +51,8 @@ constexpr GenerationCurves kAmpere{
     .nvls = {},
     .all_to_all = {11.47, 4.083, 1.183, 8.248},
     .send_base_us = 8,
+    .narrow_us = 2.56,
+    .all_to_all_narrow_us = 0,
     .nvlink_bytes_per_s = 300e9};
 constexpr GenerationCurves kHopper{
     .hop_us = .88,
@@ -55,6 +61,8 @@ constexpr GenerationCurves kHopper{
     .nvls = {15.42, 1.953, 0, 10.11},
     .all_to_all = {9.63, 2.908, .4171, 2.149},
     .send_base_us = 6.5,
+    .narrow_us = .91,
+    .all_to_all_narrow_us = 1.99,
     .nvlink_bytes_per_s = 450e9};
 /// LL128 on Blackwell is held to the 662 GB/s its ring can carry; the measurements between 16 and
 /// 64 MiB, where NCCL chooses it, lie on a plateau.
@@ -65,12 +73,22 @@ constexpr GenerationCurves kBlackwell{
     .nvls = {18.51, 1.102, 0, 45.07},
     .all_to_all = {12.72, 1.458, 1.057, 5.658},
     .send_base_us = 9.2,
+    .narrow_us = .85,
+    .all_to_all_narrow_us = 2.57,
     .nvlink_bytes_per_s = 900e9};
 
 const GenerationCurves& curves_of(int compute_capability) {
   if (compute_capability >= 100) return kBlackwell;
   return compute_capability >= 90 ? kHopper : kAmpere;
 }
+
+/// A message this small goes through one channel and few of its threads, which is cheaper to start
+/// than several channels; from twice the size they all take part (NCCL 2.28, src/enqueue.cc,
+/// channels and threads fall with the bytes a thread would get).
+constexpr double kNarrowBytes = 8192;
+
+/// Share of the narrow message's advantage that one of this size has.
+double narrow_share(double bytes) { return std::clamp(2 - bytes / kNarrowBytes, 0.0, 1.0); }
 
 /// A curve at one size. `per_byte_us_per_mb` is what every byte of the message costs.
 CurveTime evaluate(const Curve& curve, double start_us, double per_byte_us_per_mb, double bytes) {
@@ -108,7 +126,8 @@ CurveTime nvlink_time(CollectiveKind kind, const CommunicatorShape& shape,
     case CollectiveKind::AllToAll: {
       const Curve& curve = curves.all_to_all;
       const double wire = (local - 1) / local * curve.wire_us_per_mb * slower;
-      return evaluate(curve, curve.base_us, wire + curve.copy_us_per_mb / local, bytes);
+      const double base_us = curve.base_us - curves.all_to_all_narrow_us * narrow_share(bytes);
+      return evaluate(curve, base_us, wire + curve.copy_us_per_mb / local, bytes);
     }
     default:
       break;
@@ -124,10 +143,12 @@ CurveTime nvlink_time(CollectiveKind kind, const CommunicatorShape& shape,
   const RingCurves& ring = reduces ? curves.all_reduce : curves.gather;
   const Curve& curve = protocol_curve(ring, protocol);
   const double hop = protocol == CollectiveProtocol::Simple ? kSimpleHopUs : curves.hop_us;
+  const double narrow =
+      protocol == CollectiveProtocol::LL ? curves.narrow_us * narrow_share(bytes) : 0;
   // LL is bound by its flags, not by the links.
   const double wire = curve.wire_us_per_mb * (protocol == CollectiveProtocol::LL ? 1 : slower);
   const double copy = kind == CollectiveKind::Broadcast ? 0 : curve.copy_us_per_mb / n;
-  return evaluate(curve, curve.base_us + steps * hop, bus * wire + copy, bytes);
+  return evaluate(curve, curve.base_us - narrow + steps * hop, bus * wire + copy, bytes);
 }
 
 }  // namespace rehearse
