@@ -25,6 +25,7 @@
 
 #include "planner/framework.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/layer.h"
@@ -160,6 +161,9 @@ double host_launch_s(const FrameworkCosts& framework, const Model& model, const 
 }
 
 Plan framework_plan(Framework framework, Plan plan, const Model& model, const GpuSpec& gpu) {
+  const auto is_stated = [&](const char* field) {
+    return std::find(plan.stated.begin(), plan.stated.end(), field) != plan.stated.end();
+  };
   // torchtitan's selective checkpointing goes by operator (selective_ac_option = "op").
   if (framework == Framework::Torchtitan && plan.recompute == Recompute::Selective)
     plan.recompute = Recompute::Operators;
@@ -168,21 +172,23 @@ Plan framework_plan(Framework framework, Plan plan, const Model& model, const Gp
   const bool megatron =
       framework == Framework::Megatron || framework == Framework::MegatronDeepspeed;
   if (megatron && gpu.compute_capability < 90) {
-    plan.attention = AttentionKernel::Plain;
-    plan.dropout = 0.1;
+    if (!is_stated("attention")) plan.attention = AttentionKernel::Plain;
+    if (!is_stated("dropout")) plan.dropout = 0.1;
   }
   // Megatron-LM's best practice for many experts a token is DeepEP's dispatcher ("flex"), whose
   // kernels send a token once to each node that its experts lie on, on as many nodes as there are.
   if (framework == Framework::Megatron && gpu.compute_capability >= kHopper &&
-      model.experts.count > 0 && plan.ep > 1 && plan.experts.node_limit == 0)
+      model.experts.count > 0 && plan.ep > 1 && !is_stated("experts/node_limit"))
     plan.experts.node_limit = plan.ep;
   // Megatron-LM reduces and gathers beside its weight gradients since the code of Korthikanti et
   // al. (2022), which brought sequence parallelism; Megatron-DeepSpeed forked before. nanotron's
   // asynchronous tensor parallelism is that too, and nothing in pieces.
   const bool before = gpu.compute_capability < kHopper && !plan.sequence_parallel;
-  if (framework == Framework::MegatronDeepspeed || (framework == Framework::Megatron && before))
-    plan.overlap.tensor = plan.overlap.tensor_pieces = false;
-  if (framework == Framework::Nanotron) plan.overlap.tensor_pieces = false;
+  const bool none =
+      framework == Framework::MegatronDeepspeed || (framework == Framework::Megatron && before);
+  if (none && !is_stated("overlap/tensor")) plan.overlap.tensor = false;
+  if ((none || framework == Framework::Nanotron) && !is_stated("overlap/tensor_pieces"))
+    plan.overlap.tensor_pieces = false;
   return plan;
 }
 

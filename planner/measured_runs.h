@@ -39,8 +39,9 @@ struct MeasuredRun {
 };
 
 /// Reads a measured-runs/1 document; every problem is reported at once, and the result is empty if
-/// there is any. Nulls mean "not stated". What is well-formed but unknown to the model (a mixture
-/// of experts, a recomputation of other parts) is no problem: the run says that it is not
+/// there is any. Nulls mean "not stated". Beside the format's own keys, model, plan, cluster and
+/// workload may have those of scenarios. What is well-formed but unknown to the model (another kind
+/// of attention, a key that nothing here is called like) is no problem: the run says that it is not
 /// expressible.
 std::optional<std::vector<MeasuredRun>> read_measured_runs(std::string_view text,
                                                            const std::string& path,

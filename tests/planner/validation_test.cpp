@@ -94,6 +94,83 @@ TEST_CASE("a mixture of experts is read with its experts") {
   CHECK(runs->front().model.experts.active == 2);
 }
 
+TEST_CASE("latent attention is read with its widths, in either spelling, or as DeepSeek's") {
+  const auto read = [](const std::string& given) {
+    Problems problems;
+    auto runs = read_measured_runs(with(published_text(), "\"attention\": \"gqa\"", given),
+                                   "runs.json", problems);
+    REQUIRE(problems.text().empty());
+    CHECK(runs->front().not_expressible.empty());
+    return runs->front().model;
+  };
+  const Model named = read("\"attention\": \"mla\"");
+  CHECK(named.latent == LatentAttention{512, 1536, 64, 128});
+  CHECK(named.head_dim == 128);
+  const Model hub = read(R"("mla": {"kv_lora_rank": 256, "q_lora_rank": 0, "qk_rope_head_dim": 32,
+                            "qk_nope_head_dim": 64, "v_head_dim": 96})");
+  CHECK(hub.latent == LatentAttention{256, 0, 32, 96});
+  CHECK(hub.head_dim == 64);
+  const Model own = read(R"("latent_attention": {"kv_rank": 256, "rope_dim": 32,
+                            "value_dim": 96})");
+  CHECK(own.latent == LatentAttention{256, 0, 32, 96});
+}
+
+TEST_CASE("a measured run may say what plans, nodes and workloads of scenarios can") {
+  Problems problems;
+  std::string text = with(published_text(), "\"recompute\": \"full\"", R"("recompute": "full",
+      "attention": "flash", "fp8": {"scaling": "block"}, "offload": {"optimizer": true},
+      "context": "all-to-all", "gradient_precision": "bf16", "experts": {"capacity": 1.5},
+      "schedule": "zb-h1")");
+  text = with(text, "\"schedule\": \"1f1b\",", "");
+  text = with(text, "\"overlap\": {", "\"overlap\": {\"tensor\": true, ");
+  text = with(text, "\"gpus\":", "\"nic_latency\": \"2 us\", \"gpus\":");
+  text = with(text, "\"family\":", R"("workload": {"routing": {"imbalance": 1.2}}, "family":)");
+  const auto runs = read_measured_runs(text, "runs.json", problems);
+  CAPTURE(problems.text());
+  REQUIRE(runs.has_value());
+  const MeasuredRun& run = runs->front();
+  CHECK(run.not_expressible.empty());
+  CHECK(run.plan.attention == AttentionKernel::Flash);
+  CHECK(run.plan.fp8.scaling == Fp8Scaling::Block);
+  CHECK(run.plan.offload.optimizer);
+  CHECK(run.plan.context == ContextKind::AllToAll);
+  CHECK(run.plan.gradient_precision == Precision::Bf16);
+  CHECK(run.plan.experts.capacity == Approx(1.5));
+  CHECK(run.plan.schedule == ScheduleKind::ZbH1);
+  CHECK(run.plan.overlap.tensor);
+  CHECK(run.cluster.groups.front().node.nic_latency_s == Approx(2e-6));
+  CHECK(runs->at(1).plan.attention == AttentionKernel::Plain);
+  CHECK(runs->at(1).cluster.groups.front().node.nic_latency_s == Approx(1e-6));
+}
+
+TEST_CASE("keys of a measured run that nothing here knows: slips are mistakes, others a reason") {
+  CHECK(problems_of(with(published_text(), "\"hidden\"", "\"hiden\": 1, \"hidden\""))
+            .find("/runs/0/model/hiden") != std::string::npos);
+  CHECK(problems_of(with(published_text(), "\"recompute\": \"full\"",
+                         "\"recompute\": \"full\", \"dropout\": \"a lot\""))
+            .find("/runs/0/plan/dropout") != std::string::npos);
+  const auto reason = [](const std::string& given) {
+    Problems problems;
+    const auto runs = read_measured_runs(
+        with(published_text(), "\"hidden\"", given + ", \"hidden\""), "runs.json", problems);
+    REQUIRE(runs.has_value());
+    return runs->front().not_expressible;
+  };
+  CHECK(reason("\"state_space_width\": 128") == "model/state_space_width is not known here");
+  CHECK(reason("\"state_space_mixer\": false").empty());
+}
+
+TEST_CASE("an NVLink domain of several servers is one node with all their cards") {
+  Problems problems;
+  const std::string text = with(published_text(), "\"nvlink_domain\": 8", "\"nvlink_domain\": 16");
+  const auto runs = read_measured_runs(text, "runs.json", problems);
+  REQUIRE(runs.has_value());
+  CHECK(runs->at(0).cluster.groups.at(0).count == 2);
+  CHECK(runs->at(0).cluster.groups.at(0).node.gpus == 16);
+  CHECK(runs->at(0).cluster.groups.at(0).node.nics ==
+        2 * runs->at(1).cluster.groups.at(0).node.nics);
+}
+
 TEST_CASE("recomputation by parts is read as the plan's names for them") {
   const auto read = [](const std::string& recompute) {
     Problems problems;
