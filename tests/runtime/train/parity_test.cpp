@@ -94,7 +94,14 @@ TEST_CASE("context ranks with tensor and data ranks train like one") {
   check_parity(4, "cp=2 dp=2 zero=1");
 }
 
-TEST_CASE("bf16 with fp32 master weights stays near one rank") {
+TEST_CASE("bf16 replicas and stages have one rank's gradients but for the order of fp32 sums") {
   check_parity(2, "dp=2 precision=bf16");
+  check_parity(2, "pp=2 schedule=zb-h1 precision=bf16");
+  check_parity(4, "dp=2 pp=2 zero=1 model=llama precision=bf16");
+}
+
+TEST_CASE("bf16 tensor and context ranks have one rank's gradients but for rounded shares") {
+  check_parity(2, "tp=2 precision=bf16");
+  check_parity(2, "cp=2 precision=bf16");
   check_parity(4, "tp=2 pp=2 zero=1 sp=1 model=llama precision=bf16");
 }

@@ -3,6 +3,12 @@
 // tensor by tensor, and the bytes it gave to its communicators with what the lists of operators
 // (kernels/layer.h) say, from which the simulator counts.
 //
+// In bf16 two runs part even where nothing is wrong: sums in another order round to another bf16
+// number now and then, and Adam moves a weight whose gradient is near zero by as much as any other.
+// A layout of tensor ranks is 1e-5 away from one rank in the first gradient norm, and where the
+// loss falls steeply 5 % in the sixteenth. So a second run takes one rank's weights and moments
+// before every step, and every gradient of every step is compared within what rounding explains.
+//
 //   train_parity model=gpt|llama steps=20 KEY=VALUE…   (the plan's fields)
 #include <cmath>
 #include <cstdio>
@@ -107,43 +113,70 @@ constexpr std::int64_t kCorpus = 2000;
 
 struct Run {
   std::vector<double> losses, norms;
-  std::vector<TensorPart> gradients, weights;
-  TrafficCount traffic;  ///< of one step
+  std::vector<std::vector<TensorPart>> states;     ///< before each step: weights and moments
+  std::vector<std::vector<TensorPart>> gradients;  ///< of each step
+  std::vector<TensorPart> weights;                 ///< at the end
+  TrafficCount traffic;                            ///< of one step
 };
 
-Run train(const PlanFile& file, World& world, int steps) {
+using TensorsByName = std::map<std::string, const TensorPart*>;
+TensorsByName by_name(const std::vector<TensorPart>& tensors) {
+  TensorsByName out;
+  for (const TensorPart& tensor : tensors) out[tensor.box.name] = &tensor;
+  return out;
+}
+
+/// The elements of a box, out of the whole tensor.
+TensorPart cut(const NamedBox& box, const TensorPart& whole) {
+  TensorPart part{box, std::vector<float>(static_cast<std::size_t>(box.elements()))};
+  const bool is_matrix = box.shape.size() == 2;
+  const std::int64_t columns = is_matrix ? box.extent[1] : 1;
+  const std::int64_t width = is_matrix ? box.shape[1] : 1;
+  for (std::int64_t i = 0; i < box.elements(); ++i) {
+    const std::int64_t row = box.begin[0] + i / columns;
+    const std::int64_t column = (is_matrix ? box.begin[1] : 0) + i % columns;
+    part.values[static_cast<std::size_t>(i)] =
+        whole.values[static_cast<std::size_t>(row * width + column)];
+  }
+  return part;
+}
+
+/// `guide`: a run of one rank, whose weights and moments each step begins with; null for a run that
+/// goes its own way.
+Run train(const PlanFile& file, World& world, int steps, const Run* guide = nullptr) {
   const auto device = cpu_device(1);
   TrainOptions options;
   options.rate = {.kind = RateKind::Cosine, .peak = 3e-3, .warmup_steps = 3, .total_steps = steps};
   Trainer trainer(file, options, world, *device, kCorpus, read_made_up);
   Run run;
   for (int i = 0; i < steps; ++i) {
+    run.states.push_back(trainer.state_parts());
+    if (guide != nullptr) {
+      const TensorsByName state = by_name(guide->states[static_cast<std::size_t>(i)]);
+      for (TensorPart& part : run.states.back()) part = cut(part.box, *state.at(part.box.name));
+      trainer.restore_parts(run.states.back());
+    }
     trainer.clear_traffic();
     const StepReport report = trainer.step();
     run.losses.push_back(report.loss);
     run.norms.push_back(report.gradient_norm);
-    if (i == 0) run.gradients = trainer.tensors(TensorKind::Gradient);
+    run.gradients.push_back(trainer.tensors(TensorKind::Gradient));
   }
   run.traffic = trainer.traffic();
   run.weights = trainer.tensors(TensorKind::Weight);
   return run;
 }
 
-/// The largest difference of a part from the same elements of the whole, and the size of the whole.
+/// The difference of a part from the same elements of the whole, and the size of the whole tensor.
 struct Difference {
   double squared = 0, whole_squared = 0;
 };
 Difference compare(const TensorPart& part, const TensorPart& whole) {
   Difference difference;
-  const bool is_matrix = part.box.shape.size() == 2;
-  const std::int64_t columns = is_matrix ? part.box.extent[1] : 1;
-  const std::int64_t width = is_matrix ? part.box.shape[1] : 1;
-  for (std::int64_t i = 0; i < part.box.elements(); ++i) {
-    const std::int64_t row = part.box.begin[0] + i / columns;
-    const std::int64_t column = (is_matrix ? part.box.begin[1] : 0) + i % columns;
-    const double a = part.values[static_cast<std::size_t>(i)];
-    const double b = whole.values[static_cast<std::size_t>(row * width + column)];
-    difference.squared += (a - b) * (a - b);
+  const TensorPart same = cut(part.box, whole);
+  for (std::size_t i = 0; i < part.values.size(); ++i) {
+    const double apart = static_cast<double>(part.values[i]) - static_cast<double>(same.values[i]);
+    difference.squared += apart * apart;
   }
   for (const float value : whole.values)
     difference.whole_squared += static_cast<double>(value) * static_cast<double>(value);
@@ -157,27 +190,39 @@ void expect(bool condition, const std::string& what) {
   std::cerr << "differs: " << what << '\n';
 }
 
-void compare_tensors(const char* what, const std::vector<TensorPart>& parts,
-                     const std::vector<TensorPart>& whole, double tolerance, double floor) {
-  std::map<std::string, const TensorPart*> by_name;
-  for (const TensorPart& tensor : whole) by_name[tensor.box.name] = &tensor;
+/// The largest share by which a tensor differs.
+double compare_tensors(const char* what, const std::vector<TensorPart>& parts,
+                       const std::vector<TensorPart>& whole, double tolerance, double floor) {
+  const TensorsByName tensors = by_name(whole);
   expect(!parts.empty(), std::string("a rank without ") + what);
   double worst = 0;
-  std::string worst_name;
   for (const TensorPart& part : parts) {
-    const auto found = by_name.find(part.box.name);
-    expect(found != by_name.end(), "unknown tensor " + part.box.name);
-    if (found == by_name.end()) continue;
+    const auto found = tensors.find(part.box.name);
+    expect(found != tensors.end(), "unknown tensor " + part.box.name);
+    if (found == tensors.end()) continue;
     const Difference difference = compare(part, *found->second);
     // The gradient of a key's bias is zero in theory: softmax does not see what all keys share.
     if (part.box.name.find("key.bias") != std::string::npos) continue;
     const double share =
         std::sqrt(difference.squared) / (std::sqrt(difference.whole_squared) + floor);
-    if (share > worst) worst = share, worst_name = part.box.name;
+    worst = std::max(worst, share);
     expect(share <= tolerance,
            std::string(what) + " of " + part.box.name + " by " + std::to_string(share));
   }
-  std::printf("%s: at most %.2g apart (%s)\n", what, worst, worst_name.c_str());
+  return worst;
+}
+
+/// The share by which all of a rank's tensors together differ.
+double apart_together(const std::vector<TensorPart>& parts, const std::vector<TensorPart>& whole) {
+  const TensorsByName tensors = by_name(whole);
+  double squared = 0, whole_squared = 0;
+  for (const TensorPart& part : parts) {
+    const TensorPart same = cut(part.box, *tensors.at(part.box.name));
+    squared += compare(part, *tensors.at(part.box.name)).squared;
+    for (const float value : same.values)
+      whole_squared += static_cast<double>(value) * static_cast<double>(value);
+  }
+  return std::sqrt(squared / whole_squared);
 }
 
 struct Expected {
@@ -263,6 +308,41 @@ void compare_traffic(const PlanFile& file, const Run& run, int rank) {
   check("control", static_cast<double>(traffic.of(Traffic::Control)), alone ? 0 : 4);
 }
 
+/// How far gradients may be apart where both runs have the same weights. Replicas and stages do
+/// what one rank does with each sample, and differ in the order of fp32 sums alone. Where tensor
+/// ranks share a product, each rounds its part to bf16, and their sum is rounded again: that is,
+/// beside the one rounding on one rank, three errors of 2^-9 of the product (their root mean
+/// square; the most is 2^-8). Two such sums a layer and pass, and two at the ends, are independent,
+/// so that their squares add. Context ranks do the same to gradients of keys and values.
+double gradient_tolerance(const PlanFile& file) {
+  const bool rounds_shares = file.plan.tp * file.plan.cp > 1;
+  if (file.plan.precision == Precision::Fp32 || !rounds_shares) return 1e-4;
+  return std::sqrt(4 * file.model.layers + 2) * std::sqrt(3) / 512;
+}
+
+void compare_value(const char* what, std::size_t step, double mine, double whole,
+                   double tolerance) {
+  expect(std::abs(mine - whole) <= tolerance * whole,
+         std::string(what) + " of step " + std::to_string(step) + ": " + std::to_string(mine) +
+             " for " + std::to_string(whole));
+}
+
+/// Step by step, each from the weights that one rank has.
+void compare_steps(const Run& led, const Run& whole, double tolerance) {
+  double worst = 0, worst_norm = 0;
+  for (std::size_t i = 0; i < whole.losses.size(); ++i) {
+    const double norm = whole.norms[i];
+    compare_value("loss from the same weights", i, led.losses[i], whole.losses[i], 1e-4);
+    // If no tensor is further away than this, neither is the norm of them all.
+    compare_value("norm from the same weights", i, led.norms[i], norm, tolerance);
+    worst_norm = std::max(worst_norm, std::abs(led.norms[i] - norm) / norm);
+    worst = std::max(worst, compare_tensors("gradients from the same weights", led.gradients[i],
+                                            whole.gradients[i], tolerance, 1e-3 * norm));
+  }
+  std::printf("from the same weights: gradients at most %.2g apart, norms %.2g\n", worst,
+              worst_norm);
+}
+
 int run_rank(World& world, const Words& words) {
   const PlanFile file = plan_of(words);
   const int steps = number(words, "steps", 20);
@@ -274,25 +354,30 @@ int run_rank(World& world, const Words& words) {
   const auto one = lone_world();
   const Run whole = train(plan_of(alone), *one, steps);
   const Run mine = train(file, world, steps);
-  const double tolerance = bf16 ? 1e-2 : 1e-4;
   double worst = 0;
   for (std::size_t i = 0; i < whole.losses.size(); ++i) {
-    const double share = std::abs(mine.losses[i] - whole.losses[i]) / whole.losses[i];
-    worst = std::max(worst, share);
-    expect(share <= tolerance, "loss of step " + std::to_string(i) + ": " +
-                                   std::to_string(mine.losses[i]) + " for " +
-                                   std::to_string(whole.losses[i]));
-    expect(std::abs(mine.norms[i] - whole.norms[i]) <= (bf16 ? 0.15 : 1e-3) * whole.norms[i],
-           "gradient norm of step " + std::to_string(i) + ": " + std::to_string(mine.norms[i]) +
-               " for " + std::to_string(whole.norms[i]));
+    compare_value("loss", i, mine.losses[i], whole.losses[i], bf16 ? 1e-2 : 1e-4);
+    worst = std::max(worst, std::abs(mine.losses[i] / whole.losses[i] - 1));
+    if (!bf16) compare_value("gradient norm", i, mine.norms[i], whole.norms[i], 1e-3);
   }
   if (world.rank() == 0)
     std::printf("loss %.6f, then %.6f; at most %.2g apart\n", whole.losses.front(),
                 whole.losses.back(), worst);
   expect(whole.losses.back() < whole.losses.front(), "the model learns nothing");
-  compare_tensors("gradients", mine.gradients, whole.gradients, bf16 ? 3e-2 : 1e-4,
-                  1e-3 * whole.norms.front());
-  compare_tensors("weights", mine.weights, whole.weights, bf16 ? 2e-2 : 1e-3, 1e-3);
+  const double tolerance = gradient_tolerance(file);
+  std::printf("gradients: at most %.2g apart\n",
+              compare_tensors("gradients", mine.gradients.front(), whole.gradients.front(),
+                              tolerance, 1e-3 * whole.norms.front()));
+  // In bf16 a bias, which begins at zero, may be some percent away: Adam moves each of its elements
+  // by the rate even where the gradient is rounding alone. So all weights are taken together.
+  std::printf("weights: at most %.2g apart\n",
+              compare_tensors("weights", mine.weights, whole.weights, bf16 ? 1 : 1e-3, 1e-3));
+  if (bf16) {
+    const double together = apart_together(mine.weights, whole.weights);
+    std::printf("weights: together %.2g apart\n", together);
+    expect(together <= 1e-2, "weights together by " + std::to_string(together));
+  }
+  if (bf16) compare_steps(train(file, world, steps, &whole), whole, tolerance);
   compare_traffic(file, mine, world.rank());
   return failures == 0 ? 0 : 1;
 }
