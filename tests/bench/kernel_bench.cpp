@@ -10,15 +10,18 @@
 namespace rehearse {
 namespace {
 
-/// Which operand is turned in a linear layer's three products.
-enum Layout : std::int64_t { kForward, kDataGradient, kWeightGradient };
+/// Which operand is turned in a linear layer's three products; the first also with its bias.
+enum Layout : std::int64_t { kForward, kDataGradient, kWeightGradient, kForwardWithBias };
+
+bool turns_b(std::int64_t layout) { return layout == kForward || layout == kForwardWithBias; }
 
 struct Operands {
   Operands(std::int64_t m, std::int64_t n, std::int64_t k)
       : a(static_cast<std::size_t>(m * k), 0.5f),
         b(static_cast<std::size_t>(k * n), 0.25f),
-        out(static_cast<std::size_t>(m * n), 0.0f) {}
-  std::vector<float> a, b, out;
+        out(static_cast<std::size_t>(m * n), 0.0f),
+        bias(static_cast<std::size_t>(n), 0.125f) {}
+  std::vector<float> a, b, out, bias;
 };
 
 void report(benchmark::State& state) {
@@ -29,16 +32,20 @@ void report(benchmark::State& state) {
 
 void through_a_call(benchmark::State& state) {
   const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
-  const bool turn_a = state.range(3) == kWeightGradient, turn_b = state.range(3) == kForward;
+  const bool turn_a = state.range(3) == kWeightGradient, turn_b = turns_b(state.range(3));
   Operands x(m, n, k);
   const auto device = cpu_device(1);
   const ConstTensorView a(x.a.data(), DType::F32, turn_a ? TensorShape{k, m} : TensorShape{m, k});
   const ConstTensorView b(x.b.data(), DType::F32, turn_b ? TensorShape{n, k} : TensorShape{k, n});
-  const Gemm call{.a = a,
-                  .b = b,
-                  .out = {x.out.data(), DType::F32, {m, n}},
-                  .transpose_a = turn_a,
-                  .transpose_b = turn_b};
+  Gemm call{.a = a,
+            .b = b,
+            .out = {x.out.data(), DType::F32, {m, n}},
+            .transpose_a = turn_a,
+            .transpose_b = turn_b};
+  if (state.range(3) == kForwardWithBias) {
+    call.epilogue = Epilogue::Bias;
+    call.bias = ConstTensorView(x.bias.data(), DType::F32, {n});
+  }
   for (auto _ : state) device->run(call);
   report(state);
 }
@@ -46,7 +53,7 @@ void through_a_call(benchmark::State& state) {
 void openblas_bare(benchmark::State& state) {
   const auto m = static_cast<int>(state.range(0)), n = static_cast<int>(state.range(1)),
              k = static_cast<int>(state.range(2));
-  const bool turn_a = state.range(3) == kWeightGradient, turn_b = state.range(3) == kForward;
+  const bool turn_a = state.range(3) == kWeightGradient, turn_b = turns_b(state.range(3));
   Operands x(m, n, k);
   openblas_set_num_threads(1);
   for (auto _ : state)
@@ -58,8 +65,9 @@ void openblas_bare(benchmark::State& state) {
 
 void shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"m", "n", "k", "layout"})->Unit(benchmark::kMicrosecond);
-  for (const std::int64_t layout : {kForward, kDataGradient, kWeightGradient}) {
+  for (const std::int64_t layout : {kForward, kDataGradient, kWeightGradient, kForwardWithBias}) {
     bench->Args({512, 2304, 768, layout});
+    bench->Args({2048, 1024, 256, layout});
     bench->Args({129, 769, 255, layout});
     bench->Args({16, 64, 64, layout});
   }

@@ -99,6 +99,7 @@ TEST_CASE("epilogues add the bias, apply GeLU and its gradient") {
   const HostTensor bias = random_tensor(random, dtype, {5});
   const HostTensor plain = product(a, false, b, true);
   HostTensor out(dtype, {9, 5}), pre(dtype, {9, 5}), expected(DType::F64, {9, 5});
+  out.poison();
   cpu().run(Gemm{
       .a = a, .b = b, .out = out, .transpose_b = true, .epilogue = Epilogue::Bias, .bias = bias});
   for (std::int64_t i = 0; i < 45; ++i) expected.set(i, plain.at(i) + bias.at(i % 5));
