@@ -13,16 +13,18 @@ using namespace rehearse;
 namespace {
 
 /// Trains into a small tmpfs on $1, whose size $2 is, and then, with space enough, once more with
-/// what the last argument says. Leaves behind what both runs said, and what the first left.
+/// --resume. Leaves behind what both runs said, and what the first left. Open MPI has its files
+/// apart: who is root in a namespace only may not write to the folder that root has for them.
 constexpr const char* kScript = R"(
 folder=$1; notes=$2; size=$3; shift 3
 mount -t tmpfs -o "size=$size" tmpfs "$folder" || exit 0
 touch "$notes/mounted"
+mkdir "$notes/tmp"; export TMPDIR="$notes/tmp"
 "$@" >"$notes/full.out" 2>"$notes/full.err"
 echo $? >"$notes/full.code"
 ls -A "$folder"/* >"$notes/full.list"
 df "$folder" >"$notes/full.df"
-mount -o "remount,size=64m" "$folder"
+mount -o remount,size=64m tmpfs "$folder"
 "$@" --resume >"$notes/again.out" 2>"$notes/again.err"
 echo $? >"$notes/again.code"
 )";
