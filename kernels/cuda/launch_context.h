@@ -31,6 +31,7 @@ void compute(const GroupedGemm& call, LaunchContext& context);
 void compute(const ColumnSum& call, LaunchContext& context);
 void compute(const AttentionForward& call, LaunchContext& context);
 void compute(const AttentionBackward& call, LaunchContext& context);
+void compute(const AttentionJoin& call, LaunchContext& context);
 void compute(const PagedAppend& call, LaunchContext& context);
 void compute(const PagedAttention& call, LaunchContext& context);
 void compute(const Rope& call, LaunchContext& context);

@@ -80,17 +80,30 @@ __global__ void clip_factor_kernel(const double* squared_sum, float max_norm, fl
   if (norm != nullptr) *norm = static_cast<float>(length);
 }
 
+/// Rows of `width` elements.
 template <typename From, typename To>
 struct CopyBody {
   const From* from;
   To* to;
+  std::int64_t width, from_stride, to_stride;
   template <int N>
   __device__ void apply(std::int64_t i) const {
+    const std::int64_t row = i / width, column = i - row * width;
     float value[N];
-    load_pack<N>(value, from + i);
-    store_pack<N>(to + i, value);
+    load_pack<N>(value, from + row * from_stride + column);
+    store_pack<N>(to + row * to_stride + column, value);
   }
 };
+
+/// A tensor as a matrix: its outermost entries as rows, or one row where it is contiguous.
+TensorView as_rows(const TensorView& tensor) {
+  TensorView rows = tensor;
+  const bool is_flat = tensor.shape.contiguous();
+  rows.shape = is_flat ? TensorShape{1, tensor.elements()}
+                       : TensorShape{tensor.size(0), tensor.shape.row_elements()};
+  if (!is_flat) rows.shape.stride = tensor.shape.stride;
+  return rows;
+}
 
 constexpr int kReduceInputs = 16;  // pointers a launch carries; more take several launches
 
@@ -202,18 +215,21 @@ void compute(const BucketCopy& call, LaunchContext& context) {
   std::int64_t first = 0;
   for (const TensorView& tensor : call.tensors) {
     const std::int64_t count = tensor.elements();
-    const TensorView part = slice_rows(call.bucket, first, count);
-    const TensorView from = call.unpack ? part : reshaped(tensor, {count});
-    const TensorView to = call.unpack ? reshaped(tensor, {count}) : part;
+    const TensorView rows = as_rows(tensor);
+    const TensorView part =
+        reshaped(slice_rows(call.bucket, first, count), {rows.size(0), rows.size(1)});
+    const TensorView from = call.unpack ? part : rows;
+    const TensorView to = call.unpack ? rows : part;
     first += count;
+    if (count == 0) continue;
     with_device_type("bucket_copy", from.dtype, [&](auto a) {
       with_device_type("bucket_copy", to.dtype, [&](auto b) {
         using From = decltype(a);
         using To = decltype(b);
         using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
-        const CopyBody<From, To> body{device_elements<From>(from), device_elements<To>(to)};
-        with_pack<Wider>(packs_fit(kFullPack<Wider>, count, reshaped(from, {1, count}),
-                                   reshaped(to, {1, count})),
+        const CopyBody<From, To> body{device_elements<From>(from), device_elements<To>(to),
+                                      rows.size(1), from.shape.stride, to.shape.stride};
+        with_pack<Wider>(packs_fit(kFullPack<Wider>, rows.size(1), from, to),
                          [&](auto n) { launch_elementwise<n()>(context, body, count); });
       });
     });

@@ -35,6 +35,17 @@ struct AttentionBackward {
   AttentionShape shape;
 };
 
+/// Joins what the same queries got from two sets of keys, as if from all of them at once: with
+/// wₓ = exp(lseₓ), out = (w_a·a + w_b·b) / (w_a + w_b), log_sum_exp = log(w_a + w_b). Queries that
+/// saw no key of either stay zeros and −∞. Without log-sum-exps: gradients, out = a + b. A running
+/// sum, `a` and `out`, may be kept in fp32 beside bf16. `out` may be `a`'s memory.
+struct AttentionJoin {
+  ConstTensorView a, b;                                    ///< (tokens, heads, d)
+  ConstTensorView a_log_sum_exp = {}, b_log_sum_exp = {};  ///< (heads, tokens) fp32
+  TensorView out;                                          ///< (tokens, heads, d)
+  TensorView log_sum_exp = {};                             ///< memory of its own
+};
+
 /// Writes each sequence's new key and value behind its cached ones. The cache is paged: position
 /// p of sequence i lies in block block_table(i, p / block), slot p % block.
 struct PagedAppend {

@@ -90,6 +90,7 @@ const char* call_name(const OperatorCall& call) {
       "column_sum",
       "attention_forward",
       "attention_backward",
+      "attention_join",
       "paged_append",
       "paged_attention",
       "rope",

@@ -38,6 +38,7 @@ void check_call(const GroupedGemm& call);
 void check_call(const ColumnSum& call);
 void check_call(const AttentionForward& call);
 void check_call(const AttentionBackward& call);
+void check_call(const AttentionJoin& call);
 void check_call(const PagedAppend& call);
 void check_call(const PagedAttention& call);
 void check_call(const Rope& call);

@@ -165,6 +165,26 @@ void check_call(const AttentionBackward& call) {
                statistics_dtype(dtype));
 }
 
+void check_call(const AttentionJoin& call) {
+  const CallChecker check("attention_join");
+  check.rank("b", call.b, 3);
+  const std::int64_t tokens = call.b.size(0), heads = call.b.size(1), d = call.b.size(2);
+  const DType dtype = call.b.dtype, wide = *statistics_dtype(dtype).begin();
+  check.strided("b", call.b, {tokens, heads, d}, kFloats);
+  check.strided("a", call.a, {tokens, heads, d}, {dtype, wide});
+  check.strided("out", call.out, {tokens, heads, d}, {dtype, wide});
+  check.require(call.a_log_sum_exp.given() == call.b_log_sum_exp.given() &&
+                    call.a_log_sum_exp.given() == call.log_sum_exp.given(),
+                "log-sum-exps are given all three, or none");
+  if (!call.log_sum_exp.given()) return;
+  check.tensor("a_log_sum_exp", call.a_log_sum_exp, {heads, tokens}, {wide});
+  check.tensor("b_log_sum_exp", call.b_log_sum_exp, {heads, tokens}, {wide});
+  check.tensor("log_sum_exp", call.log_sum_exp, {heads, tokens}, {wide});
+  check.require(call.log_sum_exp.data != call.a_log_sum_exp.data &&
+                    call.log_sum_exp.data != call.b_log_sum_exp.data,
+                "\"log_sum_exp\" has memory of its own");
+}
+
 namespace {
 
 void check_cache(const CallChecker& check, const ConstTensorView& key_cache,

@@ -15,8 +15,8 @@ namespace rehearse {
 /// Everything a device can be asked to compute. A new operator is a struct, its checks, and one
 /// function a device; whoever records, times or checks calls does it in one place.
 using OperatorCall =
-    std::variant<Gemm, GroupedGemm, ColumnSum, AttentionForward, AttentionBackward, PagedAppend,
-                 PagedAttention, Rope, NormForward, NormBackward, ActivationForward,
+    std::variant<Gemm, GroupedGemm, ColumnSum, AttentionForward, AttentionBackward, AttentionJoin,
+                 PagedAppend, PagedAttention, Rope, NormForward, NormBackward, ActivationForward,
                  ActivationBackward, Add, DropoutForward, DropoutBackward, Cast, Scale,
                  EmbeddingForward, EmbeddingBackward, CrossEntropyForward, CrossEntropyRescale,
                  CrossEntropyBackward, AdamUpdate, SquaredSum, ClipFactor, BucketCopy, BucketReduce,

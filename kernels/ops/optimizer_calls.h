@@ -40,7 +40,7 @@ struct ClipFactor {
 /// Copies tensors into a flat bucket one behind the other, converting to its type; `unpack`
 /// copies back.
 struct BucketCopy {
-  std::vector<TensorView> tensors;  ///< contiguous
+  std::vector<TensorView> tensors;  ///< entries of the outermost dimension may lie apart
   TensorView bucket;                ///< [at least the sum of their elements]
   bool unpack = false;
 };

@@ -13,6 +13,7 @@ void compute(const GroupedGemm& call, ThreadTeam& team);
 void compute(const ColumnSum& call, ThreadTeam& team);
 void compute(const AttentionForward& call, ThreadTeam& team);
 void compute(const AttentionBackward& call, ThreadTeam& team);
+void compute(const AttentionJoin& call, ThreadTeam& team);
 void compute(const PagedAppend& call, ThreadTeam& team);
 void compute(const PagedAttention& call, ThreadTeam& team);
 void compute(const Rope& call, ThreadTeam& team);

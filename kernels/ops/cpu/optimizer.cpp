@@ -92,16 +92,28 @@ void compute(const BucketCopy& call, ThreadTeam& team) {
     const std::int64_t count = tensor.elements();
     with_float_type(tensor.dtype, [&](auto one) {
       with_float_type(call.bucket.dtype, [&](auto two) {
-        auto* element = elements_of<decltype(one)>(tensor);
-        auto* flat = elements_of<decltype(two)>(call.bucket) + first;
-        team.for_each_range(count, kGrain, [&](auto begin, auto end) {
+        // Contiguous tensors are one long row.
+        const bool is_flat = tensor.shape.contiguous();
+        const std::int64_t width = is_flat ? count : tensor.shape.row_elements();
+        const std::int64_t rows = count == 0 ? 0 : count / width;
+        const std::int64_t grain = 1 + kGrain / (width + 1);
+        const auto copy = [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
+          auto* element = elements_of<decltype(one)>(tensor) + row * tensor.shape.stride;
+          auto* flat = elements_of<decltype(two)>(call.bucket) + first + row * width;
           for (std::int64_t i = begin; i < end; ++i) {
             if (call.unpack)
               store(element[i], value(flat[i]));
             else
               store(flat[i], value(element[i]));
           }
-        });
+        };
+        if (is_flat) {
+          team.for_each_range(count, kGrain, [&](auto begin, auto end) { copy(0, begin, end); });
+        } else {
+          team.for_each_range(rows, grain, [&](auto begin, auto end) {
+            for (std::int64_t row = begin; row < end; ++row) copy(row, 0, width);
+          });
+        }
       });
     });
     first += count;

@@ -166,6 +166,100 @@ TEST_CASE("attention's gradients equal finite differences") {
   CHECK(gradient_error(p.value, d_value, loss, 20) < 1e-7);
 }
 
+TEST_CASE("attention over parts of the keys is joined to attention over all of them") {
+  // Each sequence twice: its first keys, then its last. Queries without keys, and keys without
+  // queries, are how a ring's blocks leave out what causality hides.
+  const DType dtype = GENERATE(DType::F32, DType::Bf16, DType::F64);
+  CAPTURE(dtype_name(dtype));
+  Random random(45);
+  Problem all(
+      {.query_lengths = {6, 6}, .key_lengths = {9, 9}, .heads = 4, .kv_heads = 2, .causal = false},
+      dtype, random);
+  all.forward();
+  Problem first = all, last = all;
+  first.packed = {.query_lengths = {6, 0, 6, 0}, .key_lengths = {4, 5, 4, 5}};
+  last.packed = {.query_lengths = {0, 6, 0, 6}, .key_lengths = {4, 5, 4, 5}};
+  for (Problem* part : {&first, &last}) {
+    part->packed.causal = false;
+    part->query_offsets = Problem::offsets(part->packed.query_lengths);
+    part->key_offsets = Problem::offsets(part->packed.key_lengths);
+    part->forward();
+  }
+  HostTensor out = all.out, lse = all.lse;
+  for (HostTensor* one : {&out, &lse}) one->poison();
+  cpu().run(AttentionJoin{.a = first.out,
+                          .b = last.out,
+                          .a_log_sum_exp = first.lse,
+                          .b_log_sum_exp = last.lse,
+                          .out = out,
+                          .log_sum_exp = lse});
+  CHECK(relative_error(out, all.out) < error_bound(dtype));
+  CHECK(relative_error(lse, all.lse) < error_bound(dtype == DType::F64 ? dtype : DType::F32));
+}
+
+TEST_CASE("gradients of attention add up over parts of the keys") {
+  Random random(46);
+  Problem all({.query_lengths = {5, 5}, .key_lengths = {8, 8}, .heads = 2, .causal = false},
+              DType::F64, random);
+  all.forward();
+  const HostTensor d_out = random_tensor(random, DType::F64, all.out.shape());
+  const auto gradients = [&](const AttentionShape& shape) {
+    std::vector<HostTensor> out{all.query, all.key, all.value};
+    for (HostTensor& one : out) one.poison();
+    cpu().run(AttentionBackward{.d_out = d_out,
+                                .query = all.query,
+                                .key = all.key,
+                                .value = all.value,
+                                .out = all.out,
+                                .log_sum_exp = all.lse,
+                                .d_query = out[0],
+                                .d_key = out[1],
+                                .d_value = out[2],
+                                .shape = shape});
+    return out;
+  };
+  const std::vector<HostTensor> whole = gradients(all.shape());
+  const HostTensor keys = Problem::offsets({3, 5, 3, 5});
+  const HostTensor seen_first = Problem::offsets({5, 0, 5, 0});
+  const HostTensor seen_last = Problem::offsets({0, 5, 0, 5});
+  AttentionShape part = all.shape();
+  part.key_offsets = keys;
+  part.query_offsets = seen_first;
+  const std::vector<HostTensor> first = gradients(part);
+  part.query_offsets = seen_last;
+  const std::vector<HostTensor> last = gradients(part);
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    HostTensor sum = first[i];
+    cpu().run(AttentionJoin{.a = sum, .b = last[i], .out = sum});
+    CHECK(relative_error(sum, whole[i]) < 1e-14);
+  }
+}
+
+TEST_CASE("joining what saw no key changes nothing") {
+  Random random(47);
+  Problem none({.query_lengths = {4}, .key_lengths = {0}, .d = 4, .causal = false}, DType::F32,
+               random);
+  none.forward();
+  HostTensor some = random_tensor(random, DType::F32, none.out.shape());
+  HostTensor lse = random_tensor(random, DType::F32, none.lse.shape()), out = some, joined = lse;
+  cpu().run(AttentionJoin{.a = some,
+                          .b = none.out,
+                          .a_log_sum_exp = lse,
+                          .b_log_sum_exp = none.lse,
+                          .out = out,
+                          .log_sum_exp = joined});
+  CHECK(relative_error(out, some) == 0);
+  CHECK(relative_error(joined, lse) == 0);
+  cpu().run(AttentionJoin{.a = none.out,
+                          .b = none.out,
+                          .a_log_sum_exp = none.lse,
+                          .b_log_sum_exp = none.lse,
+                          .out = out,
+                          .log_sum_exp = joined});
+  for (std::int64_t i = 0; i < out.elements(); ++i) CHECK(out.at(i) == 0);
+  CHECK(joined.at(0) == -std::numeric_limits<double>::infinity());
+}
+
 TEST_CASE("attention reads heads from one fused projection and writes gradients back into one") {
   Random random(50);
   const Packed packed{

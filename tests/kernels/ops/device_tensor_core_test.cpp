@@ -95,6 +95,14 @@ TEST_CASE("device: attention in bf16 agrees with the CPU for every head size and
                    .d = d,
                    .causal = causal},
                   DType::Bf16, random);
+  // Queries without keys, and keys without queries: what a ring's blocks are cut into.
+  check_attention({.query_lengths = {20, 0, 9},
+                   .key_lengths = {33, 40, 0},
+                   .heads = 2,
+                   .kv_heads = 1,
+                   .d = d,
+                   .causal = causal},
+                  DType::Bf16, random);
 }
 
 TEST_CASE("device: attention takes types and head sizes that tensor cores do not") {

@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "tests/catch.h"
 #include "tests/kernels/ops/device_under_test.h"
 
@@ -162,6 +164,31 @@ TEST_CASE("device: rotary positions agree with the CPU") {
        }});
 }
 
+TEST_CASE("device: parts of attention are joined as on the CPU") {
+  const DType dtype = device_type(), running = GENERATE(DType::F32, DType::Bf16);
+  const bool gradient = GENERATE(false, true);
+  if (dtype == DType::F32 && running == DType::Bf16) return;  // refused: a sum is not narrower
+  const std::int64_t d = GENERATE(as<std::int64_t>{}, 64, 10);
+  CAPTURE(dtype_name(dtype), dtype_name(running), gradient, d);
+  Random random(111);
+  HostTensor a_lse = random_tensor(random, DType::F32, {3, 7}),
+             b_lse = random_tensor(random, DType::F32, {3, 7});
+  b_lse.set(2, -std::numeric_limits<double>::infinity());
+  const std::vector<std::size_t> written{3}, with_statistics{3, 5};
+  check_on_device({.tensors = {random_tensor(random, running, {7, 3, d}),
+                               random_tensor(random, dtype, {7, 5, d}), a_lse,
+                               HostTensor(dtype, {7, 3, d}), b_lse, HostTensor(DType::F32, {3, 7})},
+                   .outputs = gradient ? written : with_statistics,
+                   .call = [&](const auto& t) {
+                     AttentionJoin call{.a = t[0], .b = slice_columns(t[1], 1, 3), .out = t[3]};
+                     if (gradient) return call;
+                     call.a_log_sum_exp = t[2];
+                     call.b_log_sum_exp = t[4];
+                     call.log_sum_exp = t[5];
+                     return call;
+                   }});
+}
+
 TEST_CASE("device: embedding and its gradient agree with the CPU") {
   const DType dtype = device_type();
   const std::int64_t h = width();
@@ -281,6 +308,19 @@ TEST_CASE("device: optimizer, norms of gradients and buckets agree with the CPU"
          .call = [&](const auto& t) {
            return BucketCopy{.tensors = {t[0], t[1]}, .bucket = t[2], .unpack = unpack};
          }});
+  // Columns of a matrix, packed and put back.
+  const std::int64_t w = n % 8 == 0 ? 8 : 3;
+  for (const bool unpack : {false, true})
+    check_on_device({.tensors = {random_tensor(random, dtype, {5, 3 * w}),
+                                 random_tensor(random, dtype, {10 * w})},
+                     .outputs = {unpack ? 0U : 1U},
+                     .kept = {0, 1},
+                     .call = [&](const auto& t) {
+                       return BucketCopy{
+                           .tensors = {slice_columns(t[0], w, w), slice_columns(t[0], 0, w)},
+                           .bucket = t[1],
+                           .unpack = unpack};
+                     }});
   check_on_device({.tensors = {x, random_tensor(random, dtype, {n}),
                                random_tensor(random, dtype, {n}), HostTensor(DType::F32, {n})},
                    .outputs = {3},
