@@ -128,16 +128,18 @@ std::int64_t shuffled(std::int64_t index, std::int64_t count, std::uint64_t key)
   return static_cast<std::int64_t>(place);
 }
 
-std::vector<TokenRange> context_ranges(int seq_len, int cp, int rank) {
+std::vector<TokenRange> context_ranges(int seq_len, int cp, int rank, bool balanced) {
   ensure(cp >= 1 && rank >= 0 && rank < cp && seq_len >= 2 * cp,
-         "a sequence is divided among ranks that it has two tokens for");
+         "a sequence is divided among ranks that it has at least two tokens for");
   if (cp == 1) return {{0, seq_len}};
+  const int chunks = balanced ? 2 * cp : cp;
   const auto chunk = [&](int i) {
     const auto border = [&](int at) {
-      return static_cast<int>(std::int64_t{seq_len} * at / (2 * cp));
+      return static_cast<int>(std::int64_t{seq_len} * at / chunks);
     };
     return TokenRange{border(i), border(i + 1)};
   };
+  if (!balanced) return {chunk(rank)};
   return {chunk(rank), chunk(2 * cp - 1 - rank)};
 }
 

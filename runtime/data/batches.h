@@ -70,11 +70,11 @@ struct TokenRange {
   bool operator==(const TokenRange&) const = default;
 };
 
-/// What a context rank computes of each sequence. With causal attention late tokens attend to more
-/// than early ones, so the sequence is cut into 2·cp chunks of equal length (to one token) and
-/// rank r gets chunks r and 2·cp − 1 − r. One range for cp = 1, else two, in order.
+/// What a context rank computes of each sequence, in order. With causal attention late tokens
+/// attend to more than early ones, so a `balanced` sequence is cut into 2·cp chunks of equal length
+/// (to one token) and rank r gets chunks r and 2·cp − 1 − r; else it gets the r-th of cp chunks.
 /// REQUIRES: 0 ≤ rank < cp, seq_len ≥ 2·cp.
-std::vector<TokenRange> context_ranges(int seq_len, int cp, int rank);
+std::vector<TokenRange> context_ranges(int seq_len, int cp, int rank, bool balanced);
 
 /// Tokens of a range of a sample, and the labels that follow each of them.
 /// REQUIRES: both spans are as long as the range.

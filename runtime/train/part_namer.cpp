@@ -62,6 +62,7 @@ PartNamer::Sort PartNamer::sort_of(const OperatorCall& call) {
   if (std::holds_alternative<AttentionForward>(call) ||
       std::holds_alternative<AttentionBackward>(call))
     return Sort::Attention;
+  if (std::holds_alternative<AttentionJoin>(call)) return Sort::Joined;
   if (std::holds_alternative<Rope>(call)) return Sort::Rotation;
   if (std::holds_alternative<ActivationForward>(call) ||
       std::holds_alternative<ActivationBackward>(call))
@@ -124,13 +125,7 @@ std::string PartNamer::step_part(const OperatorCall& call) const {
 std::vector<PartNamer::Share> PartNamer::names(const OperatorCall& call) {
   if (open_ == nullptr) return {{step_part(call)}};
   Sort sort = sort_of(call);
-  const auto has = [&](Sort wanted) {
-    for (const Item& item : *open_)
-      if (item.sort == wanted && !item.is_taken) return true;
-    return false;
-  };
-  // Sums join pieces of context attention, whose list has them before the residual.
-  if (std::holds_alternative<Add>(call)) sort = has(Sort::Joined) ? Sort::Joined : Sort::Residual;
+  if (std::holds_alternative<Add>(call)) sort = Sort::Residual;
   if (std::holds_alternative<Cast>(call)) sort = Sort::CrossEntropy;
   const Item* item = take(sort);
   if (item == nullptr) return {{call_name(call)}};

@@ -1,5 +1,7 @@
 #include "runtime/train/runnable.h"
 
+#include "runtime/train/sequence_tables.h"
+
 namespace rehearse {
 namespace {
 
@@ -42,9 +44,11 @@ void layout_reasons(const PlanFile& file, Reasons& reasons) {
   reasons.unless(plan.tensor_rows == 1,
                  "plan/tensor_rows: tensor parallelism by blocks is not trained yet");
   reasons.unless(plan.zero <= 1, "plan/zero: only ZeRO-1 is trained");
-  reasons.unless(plan.cp == 1 || file.workload.seq_len % (2 * plan.cp) == 0,
+  const int pieces = plan.cp * (holds_two_pieces(plan) ? 2 : 1);
+  reasons.unless(file.workload.seq_len % pieces == 0,
                  "plan/cp: sequences of " + number(file.workload.seq_len) +
-                     " tokens do not divide into 2·cp = " + number(2 * plan.cp) + " pieces");
+                     " tokens do not divide into the " + number(pieces) + " pieces of " +
+                     number(plan.cp) + " context ranks");
   const std::int64_t rows = std::int64_t{plan.micro_batch} * file.workload.seq_len / plan.cp;
   reasons.unless(!plan.sequence_parallel || rows % plan.tp == 0,
                  "plan/sequence_parallel: " + number(rows) + " tokens do not divide among " +

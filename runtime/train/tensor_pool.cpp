@@ -37,4 +37,10 @@ Tensor Tensor::rows(std::int64_t first, std::int64_t count) const {
   return other;
 }
 
+Tensor int_tensor(TensorPool& pool, const std::vector<std::int32_t>& values) {
+  Tensor tensor(pool, DType::I32, {static_cast<std::int64_t>(values.size())});
+  pool.device().upload(tensor.view().data, values.data(), values.size() * sizeof(std::int32_t));
+  return tensor;
+}
+
 }  // namespace rehearse

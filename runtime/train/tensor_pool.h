@@ -60,4 +60,7 @@ class Tensor {
   TensorView view_;
 };
 
+/// Numbers of the host, on the device.
+Tensor int_tensor(TensorPool& pool, const std::vector<std::int32_t>& values);
+
 }  // namespace rehearse

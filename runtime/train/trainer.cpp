@@ -25,12 +25,6 @@ DType dtype_of(Precision precision) {
   return precision == Precision::Fp32 ? DType::F32 : DType::Bf16;
 }
 
-Tensor int_tensor(TensorPool& pool, const std::vector<std::int32_t>& values) {
-  Tensor tensor(pool, DType::I32, {static_cast<std::int64_t>(values.size())});
-  pool.device().upload(tensor.view().data, values.data(), values.size() * sizeof(std::int32_t));
-  return tensor;
-}
-
 }  // namespace
 
 double bucket_parameters(const Plan& plan) {
@@ -132,15 +126,13 @@ void Trainer::make_chunks() {
 MicroBatch Trainer::read_micro_batch(int micro_batch) {
   const auto rows = static_cast<std::size_t>(rank_->tokens());
   std::vector<std::int32_t> tokens(rows), labels(rows);
-  const int cp = file_.plan.cp, seq_len = file_.workload.seq_len;
-  const int length = cp == 1 ? seq_len : seq_len / (2 * cp);
   std::size_t row = 0;
   for (int i = 0; i < file_.plan.micro_batch; ++i) {
     const std::int64_t sample =
         samples_[static_cast<std::size_t>(micro_batch * file_.plan.micro_batch + i)];
-    for (const int piece : tables_->pieces[static_cast<std::size_t>(groups_->context->rank())]) {
-      const auto count = static_cast<std::size_t>(length);
-      reader_(sample, {piece * length, (piece + 1) * length}, std::span(tokens).subspan(row, count),
+    for (const TokenRange& range : tables_->ranges) {
+      const auto count = static_cast<std::size_t>(range.length());
+      reader_(sample, range, std::span(tokens).subspan(row, count),
               std::span(labels).subspan(row, count));
       row += count;
     }

@@ -160,25 +160,28 @@ TEST_CASE("a corpus too short, and uneven batches that do not add up, are refuse
   CHECK(batch_fault(BatchSpec{.tokens = 0, .seq_len = 4, .global_batch = 1}) != "");
 }
 
-TEST_CASE("context ranks share each sequence exactly, and causal attention evenly") {
+TEST_CASE("context ranks share each sequence exactly, and balanced, causal attention evenly") {
+  const bool balanced = GENERATE(true, false);
   for (const int cp : {1, 2, 3, 4, 8})
     for (const int seq_len : {16, 31, 64, 1000}) {
       std::vector<int> owners(static_cast<std::size_t>(seq_len), 0);
       std::vector<double> pairs;
       for (int rank = 0; rank < cp; ++rank) {
         pairs.push_back(0);
-        for (const TokenRange& range : context_ranges(seq_len, cp, rank))
+        for (const TokenRange& range : context_ranges(seq_len, cp, rank, balanced))
           for (int token = range.begin; token < range.end; ++token) {
             ++owners[static_cast<std::size_t>(token)];
             pairs.back() += token + 1;
           }
       }
       CHECK(std::all_of(owners.begin(), owners.end(), [](int n) { return n == 1; }));
+      if (!balanced) continue;
       const double even = 0.5 * seq_len * (seq_len + 1.0) / cp;
       for (const double mine : pairs) CHECK(std::abs(mine - even) <= 2.0 * seq_len);
     }
-  CHECK(context_ranges(16, 2, 0) == std::vector<TokenRange>{{0, 4}, {12, 16}});
-  CHECK(context_ranges(16, 2, 1) == std::vector<TokenRange>{{4, 8}, {8, 12}});
+  CHECK(context_ranges(16, 2, 0, true) == std::vector<TokenRange>{{0, 4}, {12, 16}});
+  CHECK(context_ranges(16, 2, 1, true) == std::vector<TokenRange>{{4, 8}, {8, 12}});
+  CHECK(context_ranges(16, 2, 1, false) == std::vector<TokenRange>{{8, 16}});
 }
 
 TEST_CASE("a sample is its tokens and the ones that follow them") {

@@ -45,9 +45,13 @@ TEST_CASE("tensor ranks with the whole vocabulary train like one") {
   check_parity(2, "tp=2 vp=0 sp=1");
 }
 
-TEST_CASE("two context ranks train like one") {
-  check_parity(2, "cp=2");
-  check_parity(2, "cp=2 balanced=0 micro_batch=2 model=llama");
+TEST_CASE("a ring of context ranks trains like one") {
+  check_parity(2, "cp=2 overlap=0");
+  check_parity(4, "cp=4 micro_batch=2 layers=2 model=llama");
+}
+
+TEST_CASE("a ring whose ranks hold consecutive tokens trains like one") {
+  check_parity(4, "cp=4 balanced=0 micro_batch=2 layers=2 model=llama");
 }
 
 TEST_CASE("a pipeline under GPipe and 1F1B trains like one rank") {
@@ -92,6 +96,7 @@ TEST_CASE("data, tensor and pipeline ranks together train like one") {
 TEST_CASE("context ranks with tensor and data ranks train like one") {
   check_parity(4, "cp=2 tp=2 sp=1 model=llama");
   check_parity(4, "cp=2 dp=2 zero=1");
+  check_parity(4, "cp=2 pp=2 layers=2 recompute=1 schedule=zb-h1");
 }
 
 TEST_CASE("bf16 replicas and stages have one rank's gradients but for the order of fp32 sums") {
@@ -104,4 +109,5 @@ TEST_CASE("bf16 tensor and context ranks have one rank's gradients but for round
   check_parity(2, "tp=2 precision=bf16");
   check_parity(2, "cp=2 precision=bf16");
   check_parity(4, "tp=2 pp=2 zero=1 sp=1 model=llama precision=bf16");
+  check_parity(4, "cp=4 layers=2 model=llama precision=bf16");
 }

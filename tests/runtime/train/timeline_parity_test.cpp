@@ -76,6 +76,12 @@ TEST_CASE("a step of tensor ranks has the parts and bytes that were simulated") 
               R"("tp": 2, "sequence_parallel": true)");
 }
 
+TEST_CASE("a step of context ranks has the parts and bytes that were simulated") {
+  check_pairs(2, R"(, "norm": "rms-norm", "activation": "swiglu", "positions": "rotary")",
+              R"("cp": 2)");
+  check_pairs(4, "", R"("cp": 4, "context_balanced": false, "recompute": "full")");
+}
+
 TEST_CASE("a step of a pipeline has the parts and bytes that were simulated") {
   check_pairs(2, "", R"("pp": 2, "schedule": "1f1b")");
   check_pairs(2, "", R"("pp": 2, "schedule": "zb-h1")");

@@ -85,6 +85,7 @@ PlanFile plan_of(const Words& words) {
   plan.bucket_bytes = number(words, "bucket_bytes", 40000);
   plan.overlap.gradients = number(words, "overlap", 1) != 0;
   plan.overlap.parameters = plan.overlap.pipeline = plan.overlap.gradients;
+  plan.overlap.context = plan.overlap.gradients;
   plan.context_balanced = number(words, "balanced", 1) != 0;
   const int pieces =
       plan.schedule == ScheduleKind::DualPipe ? plan.pp : plan.pp * plan.virtual_stages;
@@ -226,13 +227,14 @@ double apart_together(const std::vector<TensorPart>& parts, const std::vector<Te
 }
 
 struct Expected {
-  double tensor = 0, data = 0, parameter = 0, pipeline = 0;
-};
+  double tensor = 0, context = 0, data = 0, parameter = 0, pipeline = 0;
 
-void add_items(const std::vector<LayerItem>& items, double times, double& bytes) {
-  for (const LayerItem& item : items)
-    if (item.is_collective) bytes += times * item.bytes;
-}
+  void add(const std::vector<LayerItem>& items, double times) {
+    for (const LayerItem& item : items)
+      if (item.is_collective)
+        (item.group == CommGroup::Context ? context : tensor) += times * item.bytes;
+  }
+};
 
 /// What the simulator counts for this rank, from the same lists that it prices.
 Expected expected_bytes(const PlanFile& file, int stage) {
@@ -249,19 +251,19 @@ Expected expected_bytes(const PlanFile& file, int stage) {
     const double layers = file.layer_split[static_cast<std::size_t>(piece)];
     double visits = 0;
     for (int m = 0; m < schedule.micro_batches; ++m) visits += visits_chunk(schedule, chunk, m);
-    add_items(layer_forward(shape), visits * layers, expected.tensor);
-    add_items(layer_backward(shape, splits), visits * layers, expected.tensor);
+    expected.add(layer_forward(shape), visits * layers);
+    expected.add(layer_backward(shape, splits), visits * layers);
     parameters += layers * layer_parameters_per_rank(shape);
     if (piece == 0) {
-      add_items(embedding_forward(shape), visits, expected.tensor);
-      add_items(embedding_backward(shape), visits, expected.tensor);
+      expected.add(embedding_forward(shape), visits);
+      expected.add(embedding_backward(shape), visits);
       parameters += embedding_parameters_per_rank(shape);
     } else {
       expected.pipeline += visits * boundary_bytes(shape);
     }
     if (piece + 1 == pieces) {
-      add_items(head_forward(shape), visits, expected.tensor);
-      add_items(head_backward(shape, splits), visits, expected.tensor);
+      expected.add(head_forward(shape), visits);
+      expected.add(head_backward(shape, splits), visits);
       const bool with_table = !file.model.tied_embeddings || !(pieces == 1 || ends_meet(schedule));
       parameters += head_parameters_per_rank(shape, with_table);
     } else {
@@ -272,7 +274,8 @@ Expected expected_bytes(const PlanFile& file, int stage) {
     // The turn of the vee stays on the rank.
     expected.pipeline -= 2.0 * schedule.micro_batches * boundary_bytes(shape);
   }
-  if (plan.dp > 1) expected.data += 4 * parameters;
+  const int replicas = plan.dp * plan.cp;  // ranks that hold the same weights
+  if (replicas > 1) expected.data += 4 * parameters;
   const bool tied_apart = file.model.tied_embeddings && pieces > 1 && !ends_meet(schedule);
   if (tied_apart && (stage == 0 || stage + 1 == schedule.stages)) {
     table = static_cast<double>(shape.padded_vocab) / (plan.vocabulary_parallel ? plan.tp : 1) *
@@ -280,15 +283,14 @@ Expected expected_bytes(const PlanFile& file, int stage) {
     expected.data += 4 * table;
   }
   if (schedule.placement == Placement::BothWays)
-    expected.data += 4 * parameters / (plan.zero > 0 ? plan.dp : 1);
-  if (plan.zero > 0 && plan.dp > 1)
-    expected.parameter = bytes_of(plan.precision) * parameters / plan.dp;
+    expected.data += 4 * parameters / (plan.zero > 0 ? replicas : 1);
+  if (plan.zero > 0 && replicas > 1)
+    expected.parameter = bytes_of(plan.precision) * parameters / replicas;
   if (plan.tp == 1) expected.tensor = 0;
   return expected;
 }
 
 void compare_traffic(const PlanFile& file, const Run& run, int rank) {
-  if (file.plan.cp > 1) return;  // counted otherwise: docs/training.md
   const int stage = RankMap(file.plan).coordinates(Rank{rank}).pipeline;
   const Expected expected = expected_bytes(file, stage);
   const TrafficCount& traffic = run.traffic;
@@ -301,10 +303,12 @@ void compare_traffic(const PlanFile& file, const Run& run, int rank) {
                                   " given, " + std::to_string(wanted) + " expected");
   };
   check("tensor", tensor, expected.tensor);
+  check("context", static_cast<double>(traffic.of(Traffic::Context)), expected.context);
   check("data", static_cast<double>(traffic.of(Traffic::Data)), expected.data);
   check("parameter", static_cast<double>(traffic.of(Traffic::Parameter)), expected.parameter);
   check("pipeline", static_cast<double>(traffic.of(Traffic::Pipeline)), expected.pipeline);
-  const bool alone = file.plan.tp * file.plan.pp * (file.plan.zero > 0 ? file.plan.dp : 1) == 1;
+  const bool alone =
+      file.plan.tp * file.plan.pp * (file.plan.zero > 0 ? file.plan.dp * file.plan.cp : 1) == 1;
   check("control", static_cast<double>(traffic.of(Traffic::Control)), alone ? 0 : 4);
 }
 

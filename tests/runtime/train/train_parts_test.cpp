@@ -1,8 +1,6 @@
 // The parts of a training run that need no ranks.
 #include <cmath>
-#include <numeric>
 
-#include "runtime/train/attention_block.h"
 #include "runtime/train/learning_rate.h"
 #include "runtime/train/parameters.h"
 #include "runtime/train/runnable.h"
@@ -134,14 +132,6 @@ TEST_CASE("the adaptive rate halves when the loss stops falling, and its state c
 
 TEST_CASE("a rate is scaled with the square root of the batch") {
   CHECK(scaled_rate(1e-3, 64, 256) == Approx(2e-3));
-}
-
-TEST_CASE("balanced context pieces give every rank as many scores under a causal mask") {
-  for (const int cp : {1, 2, 4, 8})
-    for (int rank = 0; rank < cp; ++rank) {
-      const std::vector<int> pieces = context_pieces(cp, rank, true);
-      CHECK(std::accumulate(pieces.begin(), pieces.end(), 0) == 2 * cp - 1);
-    }
 }
 
 TEST_CASE("a plan that cannot be trained says why with its field") {
