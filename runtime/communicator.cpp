@@ -23,6 +23,7 @@ class LoneCommunicator final : public Communicator {
   Transfer begin_reduce_scatter(const ConstTensorView&, const TensorView&) override {
     return none();
   }
+  Transfer begin_all_to_all(const ConstTensorView&, const TensorView&) override { return none(); }
   Transfer begin_broadcast(const TensorView&, int) override { return none(); }
   Transfer begin_send(const ConstTensorView&, int, int) override { return none(); }
   Transfer begin_receive(const TensorView&, int, int) override { return none(); }
@@ -99,6 +100,15 @@ Transfer Communicator::start_reduce_scatter(const ConstTensorView& all, const Te
                  {traffic, CollectiveKind::ReduceScatter, bytes_of(all)});
 }
 
+Transfer Communicator::start_all_to_all(const ConstTensorView& mine, const TensorView& all,
+                                        Traffic traffic) {
+  ensure(all.elements() == mine.elements() && mine.elements() % size() == 0,
+         "an all-to-all exchanges as many equal parts as there are ranks");
+  ensure(size() > 1 || mine.data == all.data, "a rank that is alone keeps what it has");
+  if (size() == 1 || mine.elements() == 0) return {};
+  return counted(begin_all_to_all(mine, all), {traffic, CollectiveKind::AllToAll, bytes_of(mine)});
+}
+
 Transfer Communicator::start_broadcast(const TensorView& tensor, int root, Traffic traffic) {
   if (size() == 1 || tensor.elements() == 0) return {};
   return counted(begin_broadcast(tensor, root),
@@ -127,6 +137,11 @@ void Communicator::all_gather(const ConstTensorView& mine, const TensorView& all
 void Communicator::reduce_scatter(const ConstTensorView& all, const TensorView& mine,
                                   Traffic traffic) {
   Transfer transfer = start_reduce_scatter(all, mine, traffic);
+  finish(transfer);
+}
+
+void Communicator::all_to_all(const ConstTensorView& mine, const TensorView& all, Traffic traffic) {
+  Transfer transfer = start_all_to_all(mine, all, traffic);
   finish(transfer);
 }
 

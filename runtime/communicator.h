@@ -59,7 +59,8 @@ struct TransferNote {
 using TransferWatch = std::function<Transfer(Transfer, const TransferNote&)>;
 
 /// Payload a rank gave to its communicators, in bytes: the whole buffer of an all-reduce, of a
-/// reduce-scatter or a broadcast, the own part of an all-gather, a message at its sender.
+/// reduce-scatter, an all-to-all or a broadcast, the own part of an all-gather, a message at its
+/// sender.
 class TrafficCount {
  public:
   void add(Traffic traffic, CollectiveKind kind, std::int64_t bytes);
@@ -93,6 +94,8 @@ class Communicator {
   /// `mine` gets this rank's part of the sum; it does not overlap `all`.
   Transfer start_reduce_scatter(const ConstTensorView& all, const TensorView& mine,
                                 Traffic traffic);
+  /// Part i of `mine` goes to rank i, and part i of `all` is what rank i sent; they do not overlap.
+  Transfer start_all_to_all(const ConstTensorView& mine, const TensorView& all, Traffic traffic);
   Transfer start_broadcast(const TensorView& tensor, int root, Traffic traffic);
   Transfer start_send(const ConstTensorView& tensor, int to, int tag, Traffic traffic);
   Transfer start_receive(const TensorView& tensor, int from, int tag);
@@ -100,6 +103,7 @@ class Communicator {
   void all_reduce(const TensorView& tensor, Reduction how, Traffic traffic);
   void all_gather(const ConstTensorView& mine, const TensorView& all, Traffic traffic);
   void reduce_scatter(const ConstTensorView& all, const TensorView& mine, Traffic traffic);
+  void all_to_all(const ConstTensorView& mine, const TensorView& all, Traffic traffic);
 
   void observe(TransferWatch watch) { watch_ = std::move(watch); }
 
@@ -108,6 +112,7 @@ class Communicator {
   virtual Transfer begin_all_reduce(const TensorView& tensor, Reduction how) = 0;
   virtual Transfer begin_all_gather(const ConstTensorView& mine, const TensorView& all) = 0;
   virtual Transfer begin_reduce_scatter(const ConstTensorView& all, const TensorView& mine) = 0;
+  virtual Transfer begin_all_to_all(const ConstTensorView& mine, const TensorView& all) = 0;
   virtual Transfer begin_broadcast(const TensorView& tensor, int root) = 0;
   virtual Transfer begin_send(const ConstTensorView& tensor, int to, int tag) = 0;
   virtual Transfer begin_receive(const TensorView& tensor, int from, int tag) = 0;

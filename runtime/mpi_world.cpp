@@ -91,6 +91,15 @@ class MpiCommunicator final : public Communicator {
     return transfer;
   }
 
+  Transfer begin_all_to_all(const ConstTensorView& mine, const TensorView& all) override {
+    auto transfer = make("an all-to-all");
+    const int part = count_of(mine) / size();
+    const MPI_Datatype type = state_.type_of(mine.dtype);
+    check_mpi(MPI_Ialltoall(mine.data, part, type, all.data, part, type, comm_, &transfer->request),
+              "MPI_Ialltoall");
+    return transfer;
+  }
+
   Transfer begin_broadcast(const TensorView& tensor, int root) override {
     auto transfer = make("a broadcast", root);
     check_mpi(MPI_Ibcast(tensor.data, count_of(tensor), state_.type_of(tensor.dtype), root, comm_,

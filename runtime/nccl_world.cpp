@@ -288,6 +288,23 @@ class NcclCommunicator final : public Communicator {
                                comm, stream);
     });
   }
+  Transfer begin_all_to_all(const ConstTensorView& mine, const TensorView& all) override {
+    return issue(channel_, "an all-to-all", [&](ncclComm_t comm, cudaStream_t stream) {
+      const std::size_t part = count_of(mine) / static_cast<std::size_t>(size_);
+      const std::size_t bytes = part * element_bytes(mine.dtype);
+      check_nccl(ncclGroupStart(), "ncclGroupStart");
+      for (int peer = 0; peer < size_; ++peer) {
+        const std::size_t at = static_cast<std::size_t>(peer) * bytes;
+        check_nccl(ncclSend(static_cast<const char*>(mine.data) + at, part, type_of(mine.dtype),
+                            peer, comm, stream),
+                   "ncclSend");
+        check_nccl(ncclRecv(static_cast<char*>(all.data) + at, part, type_of(all.dtype), peer, comm,
+                            stream),
+                   "ncclRecv");
+      }
+      return ncclGroupEnd();
+    });
+  }
   Transfer begin_broadcast(const TensorView& tensor, int root) override {
     return issue(channel_, "a broadcast", [&](ncclComm_t comm, cudaStream_t stream) {
       return ncclBroadcast(tensor.data, tensor.data, count_of(tensor), type_of(tensor.dtype), root,

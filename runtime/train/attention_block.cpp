@@ -11,7 +11,10 @@ AttentionBlock::AttentionBlock(const RankContext& rank, const SequenceTables& ta
               .d = rank.model.head_dim},
       fused_(rank, qkv, Cut::Columns) {
   if (rank.plan.cp > 1) {
-    ring_.emplace(rank, counts_);
+    if (rank.plan.context == ContextKind::Ring)
+      ring_.emplace(rank, counts_);
+    else
+      exchange_.emplace(rank, counts_);
     return;
   }
   const std::vector<std::int64_t> lengths(static_cast<std::size_t>(rank.plan.micro_batch),
@@ -30,8 +33,10 @@ void AttentionBlock::rotate(const Tensor& fused, bool inverse) const {
 }
 
 void AttentionBlock::forward(const Tensor& x, AttentionState& state) const {
-  state.query_key_value = fused_.forward(x);
-  rotate(state.query_key_value, false);
+  const Tensor fused = fused_.forward(x);
+  rotate(fused, false);
+  if (exchange_) return exchange_->forward(fused, state);
+  state.query_key_value = fused;
   if (ring_) return ring_->forward(state);
   state.out = rank_.empty({rank_.tokens(), counts_.query_width()});
   state.log_sum_exp = rank_.wide({counts_.heads, rank_.tokens()});
@@ -41,9 +46,11 @@ void AttentionBlock::forward(const Tensor& x, AttentionState& state) const {
 Tensor AttentionBlock::backward(const Tensor& x, const AttentionState& state, const Tensor& d_out,
                                 WeightWork& work) const {
   const Tensor d_fused =
-      rank_.empty({state.query_key_value.size(0), state.query_key_value.size(1)});
+      rank_.empty({rank_.tokens(), counts_.query_width() + counts_.key_value_width()});
   if (ring_)
     ring_->backward(state, d_out, d_fused);
+  else if (exchange_)
+    exchange_->backward(state, d_out, d_fused);
   else
     attend_whole_backward(rank_, sequences_, counts_,
                           {state.query_key_value, state.out, state.log_sum_exp}, d_out, d_fused);

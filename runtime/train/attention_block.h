@@ -1,6 +1,7 @@
 #pragma once
 #include <optional>
 
+#include "runtime/train/head_exchange.h"
 #include "runtime/train/linear.h"
 #include "runtime/train/ring_attention.h"
 #include "runtime/train/sequence_tables.h"
@@ -8,7 +9,7 @@
 namespace rehearse {
 
 /// Queries, keys and values from the normed input, their rotation, and causal attention: of whole
-/// sequences, or of context ranks in a ring.
+/// sequences, or of context ranks in a ring or with all-to-alls.
 class AttentionBlock {
  public:
   AttentionBlock(const RankContext& rank, const SequenceTables& tables, ShardedLinear::Places qkv);
@@ -26,6 +27,7 @@ class AttentionBlock {
   ShardedLinear fused_;
   PackedSequences sequences_;
   std::optional<RingAttention> ring_;
+  std::optional<HeadExchange> exchange_;
 };
 
 }  // namespace rehearse

@@ -53,8 +53,12 @@ void layout_reasons(const PlanFile& file, Reasons& reasons) {
   reasons.unless(!plan.sequence_parallel || rows % plan.tp == 0,
                  "plan/sequence_parallel: " + number(rows) + " tokens do not divide among " +
                      number(plan.tp) + " tensor ranks");
-  reasons.unless(plan.cp == 1 || plan.context == ContextKind::Ring,
-                 "plan/context: all-to-all attention is not trained yet");
+  const int shares = plan.cp * plan.tp;
+  reasons.unless(plan.cp == 1 || plan.context == ContextKind::Ring ||
+                     (file.model.heads % shares == 0 && file.model.kv_heads % shares == 0),
+                 "plan/context: " + number(file.model.heads) + " heads and " +
+                     number(file.model.kv_heads) + " key/value heads do not divide among " +
+                     number(shares) + " tensor and context ranks, as all-to-alls need");
   reasons.unless(plan.batch_split == BatchSplit::Even && plan.rebalance_every == 0 &&
                      plan.replica_micro_batches.empty(),
                  "plan/batch_split: replicas share the batch evenly in a real run");

@@ -54,6 +54,11 @@ TEST_CASE("a ring whose ranks hold consecutive tokens trains like one") {
   check_parity(4, "cp=4 balanced=0 micro_batch=2 layers=2 model=llama");
 }
 
+TEST_CASE("context ranks that exchange heads train like one") {
+  check_parity(2, "cp=2 context=all-to-all micro_batch=2 model=llama");
+  check_parity(4, "cp=2 tp=2 context=all-to-all layers=2");
+}
+
 TEST_CASE("a pipeline under GPipe and 1F1B trains like one rank") {
   check_parity(2, "pp=2 schedule=gpipe");
   check_parity(2, "pp=2 schedule=1f1b model=llama tied=1");

@@ -79,6 +79,7 @@ TEST_CASE("a step of tensor ranks has the parts and bytes that were simulated") 
 TEST_CASE("a step of context ranks has the parts and bytes that were simulated") {
   check_pairs(2, R"(, "norm": "rms-norm", "activation": "swiglu", "positions": "rotary")",
               R"("cp": 2)");
+  check_pairs(2, "", R"("cp": 2, "context": "all-to-all")");
   check_pairs(4, "", R"("cp": 4, "context_balanced": false, "recompute": "full")");
 }
 

@@ -87,6 +87,7 @@ PlanFile plan_of(const Words& words) {
   plan.overlap.parameters = plan.overlap.pipeline = plan.overlap.gradients;
   plan.overlap.context = plan.overlap.gradients;
   plan.context_balanced = number(words, "balanced", 1) != 0;
+  if (word(words, "context", "ring") == "all-to-all") plan.context = ContextKind::AllToAll;
   const int pieces =
       plan.schedule == ScheduleKind::DualPipe ? plan.pp : plan.pp * plan.virtual_stages;
   for (int i = 0; i < pieces; ++i)
