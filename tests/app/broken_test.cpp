@@ -4,6 +4,7 @@
 
 #include "app/scenario.h"
 #include "tests/golden.h"
+#include "tests/places.h"
 
 namespace rehearse {
 namespace {
@@ -12,7 +13,7 @@ namespace fs = std::filesystem;
 
 std::vector<fs::path> broken_files() {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(REHEARSE_SOURCE_DIR "/tests/app/broken"))
+  for (const auto& entry : fs::directory_iterator(source_directory() + "/tests/app/broken"))
     if (entry.path().extension() == ".json") files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   return files;

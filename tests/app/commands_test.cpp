@@ -9,11 +9,12 @@
 #include "app/overview.h"
 #include "tests/app/program.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
 TEST_CASE("every scenario of the project can be checked, and most of its plans fit") {
-  const std::string folder = std::string(REHEARSE_SOURCE_DIR) + "/scenarios";
+  const std::string folder = source_directory() + "/scenarios";
   int count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".json") continue;
@@ -143,7 +144,7 @@ TEST_CASE("Ctrl-C ends a long run within a second with 130 and leaves no file be
                                            values + "]}}");
   const pid_t child = fork();
   REQUIRE(child >= 0);
-  const std::string program = std::string(REHEARSE_BINARY_DIR) + "/rehearse";
+  const std::string program = binary_directory() + "/rehearse";
   const std::string scenario = folder.file("long.json"), output = folder.file("out.json");
   if (child == 0) {
     execl(program.c_str(), "rehearse", "run", scenario.c_str(), "--json", output.c_str(), "--quiet",

@@ -1,4 +1,5 @@
 #include "tests/app/program.h"
+#include "tests/places.h"
 
 #include <unistd.h>
 
@@ -11,9 +12,7 @@ namespace rehearse {
 
 ChildResult rehearse_program(const std::vector<std::string>& arguments) {
   std::vector<std::string> command{
-      "/usr/bin/env",   "-u",
-      "NO_COLOR",       "-u",
-      "CLICOLOR_FORCE", std::string(REHEARSE_BINARY_DIR) + "/rehearse"};
+      "/usr/bin/env", "-u", "NO_COLOR", "-u", "CLICOLOR_FORCE", binary_directory() + "/rehearse"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return run_child(command);
 }
@@ -39,9 +38,7 @@ void write_text(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
 }
 
-std::string test_file(const std::string& name) {
-  return std::string(REHEARSE_SOURCE_DIR) + "/tests/app/" + name;
-}
+std::string test_file(const std::string& name) { return source_directory() + "/tests/app/" + name; }
 
 std::string golden(const std::string& name, const std::string& actual) {
   const std::string path = test_file("golden/" + name);

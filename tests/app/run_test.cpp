@@ -8,6 +8,7 @@
 
 #include "tests/app/program.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 using Json = nlohmann::ordered_json;
@@ -262,9 +263,9 @@ TEST_CASE("where no plan fits, each row says why and no winner is named") {
 }
 
 TEST_CASE("a full disk behind stdout is an error, not a success") {
-  const ChildResult result = run_child({"/bin/sh", "-c",
-                                        std::string(REHEARSE_BINARY_DIR) + "/rehearse run " +
-                                            small() + " --no-what-if > /dev/full"});
+  const ChildResult result =
+      run_child({"/bin/sh", "-c",
+                 binary_directory() + "/rehearse run " + small() + " --no-what-if > /dev/full"});
   CHECK(result.exit_code == 1);
 }
 

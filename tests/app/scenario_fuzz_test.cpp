@@ -9,6 +9,7 @@
 #include "tests/app/schema_checker.h"
 #include "tests/golden.h"
 #include "tests/mutator.h"
+#include "tests/places.h"
 
 namespace rehearse {
 namespace {
@@ -40,8 +41,8 @@ std::vector<std::string> seeds() {
   std::vector<std::string> texts(std::begin(kSeeds), std::end(kSeeds));
   std::vector<fs::path> paths;
   for (const char* folder : {"/scenarios", "/tests/app/broken"})
-    if (fs::exists(REHEARSE_SOURCE_DIR + std::string(folder)))
-      for (const auto& entry : fs::directory_iterator(REHEARSE_SOURCE_DIR + std::string(folder)))
+    if (fs::exists(source_directory() + std::string(folder)))
+      for (const auto& entry : fs::directory_iterator(source_directory() + std::string(folder)))
         if (entry.path().extension() == ".json") paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   for (const fs::path& path : paths) {

@@ -5,6 +5,7 @@
 #include "plan/json_document.h"
 #include "tests/app/schema_checker.h"
 #include "tests/golden.h"
+#include "tests/places.h"
 
 namespace rehearse {
 namespace {
@@ -45,8 +46,8 @@ TEST_CASE("The schema accepts good scenarios and their expanded form") {
   const JsonDocument schema = parsed(scenario_json_schema());
   SchemaChecker checker(schema.root);
   std::vector<fs::path> paths;
-  if (fs::exists(REHEARSE_SOURCE_DIR "/scenarios"))
-    for (const auto& entry : fs::directory_iterator(REHEARSE_SOURCE_DIR "/scenarios"))
+  if (fs::exists(source_directory() + "/scenarios"))
+    for (const auto& entry : fs::directory_iterator(source_directory() + "/scenarios"))
       if (entry.path().extension() == ".json") paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   std::vector<std::string> texts = {
@@ -60,7 +61,7 @@ TEST_CASE("The schema accepts good scenarios and their expanded form") {
     INFO(text);
     CHECK(checker.fault(parsed(text).root).empty());
     Problems problems;
-    const auto file = read_scenario(text, REHEARSE_SOURCE_DIR "/scenarios/x.json", problems);
+    const auto file = read_scenario(text, source_directory() + "/scenarios/x.json", problems);
     INFO(problems.text());
     REQUIRE(file.has_value());
     CHECK(checker.fault(parsed(file->expanded_json).root).empty());

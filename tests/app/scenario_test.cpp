@@ -9,6 +9,7 @@
 #include "kernels/profile_file.h"
 #include "plan/noun_tables.h"
 #include "tests/golden.h"
+#include "tests/places.h"
 #include "topologies/cluster_reader.h"
 
 namespace rehearse {
@@ -313,7 +314,7 @@ TEST_CASE("A model may come from a configuration file beside the scenario") {
 }
 
 TEST_CASE("The reference page is the one the tables print") {
-  check_golden(REHEARSE_SOURCE_DIR "/docs/scenario-reference.md", scenario_reference());
+  check_golden(source_directory() + "/docs/scenario-reference.md", scenario_reference());
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "tests/app/program.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -14,7 +15,7 @@ constexpr std::size_t kMostWhatIfs = 50;
 }  // namespace
 
 TEST_CASE("every scenario of the project runs with its what-ifs and finds a plan that fits") {
-  const std::string folder = std::string(REHEARSE_SOURCE_DIR) + "/scenarios";
+  const std::string folder = source_directory() + "/scenarios";
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".json") continue;
     CAPTURE(entry.path().string());

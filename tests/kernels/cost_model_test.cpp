@@ -10,6 +10,7 @@
 #include "kernels/layer.h"
 #include "plan/model_catalogue.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -74,7 +75,7 @@ LayerShape shape_22b() {
 
 std::string data_directory() {
   const char* set = std::getenv("REHEARSE_DATA_DIR");
-  return set != nullptr ? set : REHEARSE_SOURCE_DIR "/../shared/data";
+  return set != nullptr ? set : source_directory() + "/../shared/data";
 }
 
 std::vector<std::string> cells(const std::string& line) {

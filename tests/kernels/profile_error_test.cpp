@@ -12,6 +12,7 @@
 #include "kernels/fit/shape_fit.h"
 #include "kernels/profile_catalogue.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -19,7 +20,7 @@ namespace {
 
 std::string data_directory() {
   if (const char* given = std::getenv("REHEARSE_DATA_DIR")) return given;
-  return std::string(REHEARSE_SOURCE_DIR) + "/../shared/data";
+  return source_directory() + "/../shared/data";
 }
 
 /// Empty where the folder is not there, which is said.

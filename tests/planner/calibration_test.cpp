@@ -8,12 +8,13 @@
 #include "planner/factor_fit.h"
 #include "planner/validation.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 namespace rehearse {
 namespace {
 
 std::vector<MeasuredRun> published_runs(const std::string& family) {
-  std::ifstream file(REHEARSE_SOURCE_DIR "/tests/planner/published_runs.json");
+  std::ifstream file(source_directory() + "/tests/planner/published_runs.json");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
   Problems problems;
   auto runs = read_measured_runs(text, "published_runs.json", problems);

@@ -7,12 +7,13 @@
 #include <iterator>
 
 #include "tests/catch.h"
+#include "tests/places.h"
 
 namespace rehearse {
 namespace {
 
 std::string published_text() {
-  std::ifstream file(REHEARSE_SOURCE_DIR "/tests/planner/published_runs.json");
+  std::ifstream file(source_directory() + "/tests/planner/published_runs.json");
   return {std::istreambuf_iterator<char>(file), {}};
 }
 

@@ -13,13 +13,14 @@
 #include "plan/write_file.h"
 #include "runtime/child_process.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
 namespace {
 
 namespace fs = std::filesystem;
-const std::string kFake = std::string(REHEARSE_SOURCE_DIR) + "/tests/runtime/fake_rehearse.sh";
+const std::string kFake = source_directory() + "/tests/runtime/fake_rehearse.sh";
 
 /// A folder of its own for each test, removed afterwards.
 class Folder {
@@ -49,7 +50,7 @@ std::vector<std::string> mpirun(int ranks, const std::vector<std::string>& argum
   // Open MPI unloads its modules with what they leak, which no suppression can name.
   setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
   std::vector<std::string> command{MPIRUN, "-n", std::to_string(ranks),
-                                   std::string(REHEARSE_BINARY_DIR) + "/rehearse-mpi", "run"};
+                                   binary_directory() + "/rehearse-mpi", "run"};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return command;
 }
@@ -99,7 +100,7 @@ TEST_CASE("ranks print together what one process prints alone") {
 TEST_CASE("two ranks measure their link: time grows with the message, and is told as JSON") {
   std::vector<std::string> command = mpirun(2, {});
   command.resize(3);
-  const std::string device = std::string(REHEARSE_BINARY_DIR) + "/rehearse-device";
+  const std::string device = binary_directory() + "/rehearse-device";
   command.insert(command.end(), {device, "links", "--json"});
   const ChildResult child = run_child(command);
   CAPTURE(child.err);
@@ -113,9 +114,9 @@ TEST_CASE("two ranks measure their link: time grows with the message, and is tol
 }
 
 TEST_CASE("what ranks measured together goes into a profile, in the place of older curves") {
-  const std::string device = std::string(REHEARSE_BINARY_DIR) + "/rehearse-device";
+  const std::string device = binary_directory() + "/rehearse-device";
   const auto path =
-      std::filesystem::path(REHEARSE_BINARY_DIR) / ("links-" + std::to_string(getpid()) + ".json");
+      std::filesystem::path(binary_directory()) / ("links-" + std::to_string(getpid()) + ".json");
   Profile profile;
   profile.gpu = profile.device.gpu = "cpu";
   profile.stack = "rehearse";
@@ -151,7 +152,7 @@ TEST_CASE("what ranks measured together goes into a profile, in the place of old
 #ifdef REHEARSE_PROGRAM
 TEST_CASE("ranks that start rehearse itself print what it prints alone") {
   for (const char* name : {"half-network", "layerwise-vs-pipeline"}) {
-    const std::string scenario = std::string(REHEARSE_SOURCE_DIR "/scenarios/") + name + ".json";
+    const std::string scenario = source_directory() + "/scenarios/" + name + ".json";
     const ChildResult alone = run_child({REHEARSE_PROGRAM, "run", scenario, "--json", "-"});
     REQUIRE(alone.exit_code == 0);
     const ChildResult together = run_child(mpirun(2, {scenario}));

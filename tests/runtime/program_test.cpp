@@ -9,6 +9,7 @@
 
 #include "runtime/child_process.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -17,7 +18,7 @@ namespace {
 std::vector<std::string> programs() { return {REHEARSE_PROGRAMS}; }
 
 ChildResult run(const std::string& program, std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), std::string(REHEARSE_BINARY_DIR) + "/" + program);
+  arguments.insert(arguments.begin(), binary_directory() + "/" + program);
   return run_child(arguments);
 }
 
@@ -71,8 +72,8 @@ TEST_CASE("profile says at once what it cannot do, and measures nothing") {
     int exit_code;
     const char* message;
   };
-  const auto taken = std::filesystem::path(REHEARSE_BINARY_DIR) /
-                     ("profile-" + std::to_string(getpid()) + ".json");
+  const auto taken =
+      std::filesystem::path(binary_directory()) / ("profile-" + std::to_string(getpid()) + ".json");
   std::ofstream(taken) << "mine";
   const Refusal refusals[] = {
       {{"--device", "tpu"}, 2, "there is no device 'tpu'"},

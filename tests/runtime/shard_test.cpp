@@ -4,6 +4,7 @@
 #include "runtime/shard_merge.h"
 #include "runtime/shard_run.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -81,7 +82,7 @@ TEST_CASE("every rank gets its share's command") {
 }
 
 TEST_CASE("the program beside this one is the default") {
-  CHECK(parsed({"a.json"}).program == std::string(REHEARSE_BINARY_DIR) + "/rehearse");
+  CHECK(parsed({"a.json"}).program == binary_directory() + "/rehearse");
 }
 
 TEST_CASE("options that cannot be spread, or lack something, are refused") {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/catch.h"
+#include "tests/places.h"
 #include "tests/runtime/scratch_folder.h"
 
 using namespace rehearse;
@@ -120,8 +121,7 @@ TEST_CASE("a token outside its vocabulary is named where it is read") {
 }
 
 TEST_CASE("the text that ships is plain and long enough for a demonstration") {
-  const auto path =
-      std::filesystem::path(REHEARSE_SOURCE_DIR) / "scenarios/data/lighthouse-log.txt";
+  const auto path = std::filesystem::path(source_directory()) / "scenarios/data/lighthouse-log.txt";
   const std::string text = bytes_of_file(path);
   CHECK(text.size() > 50'000);
   CHECK(text.size() < 100'000);

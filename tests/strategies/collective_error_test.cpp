@@ -13,6 +13,7 @@
 
 #include "strategies/collective_cost.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 #include "tests/strategies/collective_shapes.h"
 
 namespace rehearse {
@@ -20,7 +21,7 @@ namespace {
 
 std::filesystem::path data_directory() {
   if (const char* given = std::getenv("REHEARSE_DATA_DIR")) return given;
-  return std::filesystem::path(REHEARSE_SOURCE_DIR) / ".." / "shared" / "data";
+  return std::filesystem::path(source_directory()) / ".." / "shared" / "data";
 }
 
 std::optional<CommunicatorShape> shape_of(const std::string& gpu, int gpus) {

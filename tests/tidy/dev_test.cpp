@@ -8,6 +8,7 @@
 
 #include "runtime/child_process.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -20,7 +21,7 @@ class Workshop {
   Workshop() : root_(fs::temp_directory_path() / ("rehearse-dev-" + std::to_string(getpid()))) {
     fs::remove_all(root_);
     fs::create_directories(root_ / "bin");
-    fs::copy_file(fs::path(REHEARSE_SOURCE_DIR) / "dev", root_ / "dev");
+    fs::copy_file(std::filesystem::path(source_directory()) / "dev", root_ / "dev");
     for (const char* tool : {"bash", "env", "dirname", "mkdir", "cat", "nproc", "chmod", "grep",
                              "find", "sort", "xargs"}) {
       for (const char* folder : {"/usr/bin", "/bin"}) {

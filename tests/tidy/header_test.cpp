@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "tests/catch.h"
+#include "tests/places.h"
 #include "tests/tidy/source_tree.h"
 
 using namespace rehearse;
@@ -31,16 +32,10 @@ bool begins_with(const SourceFile& source, const std::string& header) {
 }
 
 std::string compile_alone(const std::string& header) {
-  // Every test is told these two folders (tests/CMakeLists.txt), so their headers may use them.
-  std::vector<std::string> command{HOST_COMPILER,
-                                   "-std=c++20",
-                                   "-fsyntax-only",
-                                   "-Wall",
-                                   "-Wextra",
-                                   "-DREHEARSE_SOURCE_DIR=\"\"",
-                                   "-DREHEARSE_BINARY_DIR=\"\""};
+  std::vector<std::string> command{HOST_COMPILER, "-std=c++20", "-fsyntax-only", "-Wall",
+                                   "-Wextra"};
   command.insert(command.end(),
-                 {"-I", REHEARSE_SOURCE_DIR, "-include", header, "-x", "c++", "/dev/null"});
+                 {"-I", source_directory(), "-include", header, "-x", "c++", "/dev/null"});
   std::string line;
   for (const auto& part : command) line += "'" + part + "' ";
   FILE* pipe = popen((line + "2>&1").c_str(), "r");
@@ -53,7 +48,7 @@ std::string compile_alone(const std::string& header) {
 }  // namespace
 
 TEST_CASE("every header compiles alone") {
-  const std::vector<SourceFile> files = source_files(REHEARSE_SOURCE_DIR);
+  const std::vector<SourceFile> files = source_files(source_directory());
   std::vector<std::string> headers;
   for (const auto& file : files) {
     const bool built_first = std::any_of(files.begin(), files.end(), [&](const SourceFile& source) {

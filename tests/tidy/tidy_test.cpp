@@ -4,6 +4,7 @@
 #include <regex>
 
 #include "tests/catch.h"
+#include "tests/places.h"
 #include "tests/tidy/source_tree.h"
 
 using namespace rehearse::tidy;
@@ -25,7 +26,7 @@ SourceFile made_up(const std::string& path, const std::string& text) {
 }
 
 const std::vector<SourceFile>& project() {
-  static const std::vector<SourceFile> kFiles = source_files(REHEARSE_SOURCE_DIR);
+  static const std::vector<SourceFile> kFiles = source_files(rehearse::source_directory());
   return kFiles;
 }
 

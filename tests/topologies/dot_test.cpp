@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/places.h"
 #include "tests/topologies/cluster_fixtures.h"
 #include "topologies/cluster.h"
 
@@ -25,7 +26,7 @@ bool graphviz_accepts(const std::string& dot) {
     return true;
   }
   // Tests run beside each other, each in a process of its own: so each has a file of its own.
-  const auto path = std::filesystem::path(REHEARSE_BINARY_DIR) /
+  const auto path = std::filesystem::path(binary_directory()) /
                     ("topologies_dot_test." + std::to_string(::getpid()) + ".dot");
   std::ofstream(path) << dot;
   const std::string command = "dot -Tsvg '" + path.string() + "' > /dev/null";

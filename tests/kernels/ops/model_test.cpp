@@ -5,6 +5,7 @@
 
 #include "tests/catch.h"
 #include "tests/kernels/ops/small_model.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -139,14 +140,14 @@ TEST_CASE("the loss and gradients of a whole model equal PyTorch's") {
   const Batch batch = batch_of(random);
   const double loss = model.loss(batch.tokens, batch.targets, 7);
   const SmallModel::Tensors gradients = model.gradients();
-  const auto folder = std::filesystem::path(REHEARSE_BINARY_DIR) / "pytorch_test";
+  const auto folder = std::filesystem::path(binary_directory()) / "pytorch_test";
   std::filesystem::create_directories(folder);
   const auto input = folder / (kind.name + "-in.txt"), output = folder / (kind.name + "-out.txt");
   SmallModel::Tensors sent = model.weights();
   sent["tokens"] = batch.tokens;
   sent["targets"] = batch.targets;
   write_tensors(input, sent);
-  const std::string command = python + " " + REHEARSE_SOURCE_DIR +
+  const std::string command = python + " " + source_directory() +
                               "/tests/kernels/ops/pytorch_model.py " + kind.name + " " +
                               std::to_string(kind.heads) + " " + std::to_string(kind.kv_heads) +
                               " 7 " + input.string() + " " + output.string();

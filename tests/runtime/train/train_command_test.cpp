@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "tests/catch.h"
+#include "tests/places.h"
 #include "tests/runtime/train/train_program.h"
 
 using namespace rehearse;
@@ -81,9 +82,8 @@ TEST_CASE("a run that goes on from a checkpoint gives the same digits as one tha
 TEST_CASE("without data the shipped text is trained on, and the loss falls below 3") {
   // 256 bytes that are all as likely have an entropy of 5.55 nats; by their frequencies in the text
   // it is 3.15, so that a model below that has learnt more than these.
-  const ChildResult result =
-      train({std::string(REHEARSE_SOURCE_DIR) + "/scenarios/plans/demo-2-ranks.json", "--steps",
-             "40", "--json", "--predicted-step", "50ms"});
+  const ChildResult result = train({source_directory() + "/scenarios/plans/demo-2-ranks.json",
+                                    "--steps", "40", "--json", "--predicted-step", "50ms"});
   INFO(result.err);
   REQUIRE(result.exit_code == 0);
   CHECK(result.err.find("scenarios/data/lighthouse-log.txt") != std::string::npos);

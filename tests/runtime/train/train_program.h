@@ -9,6 +9,7 @@
 
 #include "plan/plan_file.h"
 #include "runtime/child_process.h"
+#include "tests/places.h"
 #include "tests/runtime/train/mpirun.h"
 
 namespace rehearse {
@@ -61,7 +62,7 @@ inline std::string some_text() {
   return text;
 }
 
-inline const std::string kDevice = std::string(REHEARSE_BINARY_DIR) + "/rehearse-device";
+inline const std::string kDevice = binary_directory() + "/rehearse-device";
 
 inline ChildResult train(std::vector<std::string> arguments) {
   mpirun(1, {});  // sets the environment
