@@ -78,24 +78,33 @@ class LinkMeter {
     }
   }
 
-  /// Repeated often enough that a sample is not all clock; all ranks repeat equally often, and the
-  /// slowest one's time counts.
+  /// Repeated often enough that a sample is not all clock, and no longer than kEnough_s where the
+  /// machine is busy with others; all ranks repeat equally often.
   template <class Exchange>
   double median_s(const Exchange& exchange) {
-    constexpr int kSamples = 15;
-    const int repeats = numbers_.size() < 4096 ? 50 : 1;
+    constexpr double kSample_s = 200e-6, kEnough_s = .25;
+    constexpr std::size_t kSamples = 15, kLeastSamples = 5;
     exchange();
+    const double once_s = slowest_s(exchange, 1);
+    const int repeats = static_cast<int>(std::clamp(kSample_s / once_s, 1.0, 50.0));
     std::vector<double> samples;
-    for (int i = 0; i < kSamples; ++i) {
-      all_.barrier();
-      const auto start = std::chrono::steady_clock::now();
-      for (int j = 0; j < repeats; ++j) exchange();
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      double seconds = took.count() / repeats;
-      all_.all_reduce({&seconds, DType::F64, {1}}, Reduction::Max, Traffic::Report);
-      samples.push_back(seconds);
-    }
+    for (double spent_s = 0;
+         samples.size() < kLeastSamples || (samples.size() < kSamples && spent_s < kEnough_s);
+         spent_s += samples.back() * repeats)
+      samples.push_back(slowest_s(exchange, repeats));
     return statistics_of(samples).median;
+  }
+
+  /// Of one exchange, on the rank that took longest: every rank is told the same.
+  template <class Exchange>
+  double slowest_s(const Exchange& exchange, int repeats) {
+    all_.barrier();
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < repeats; ++i) exchange();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    double seconds = took.count() / repeats;
+    all_.all_reduce({&seconds, DType::F64, {1}}, Reduction::Max, Traffic::Report);
+    return seconds;
   }
 
   World& world_;
@@ -186,7 +195,7 @@ int command_links(Arguments arguments) {
   const auto all = world->group(everyone, count);
   LinkMeter meter(*world, *all);
   const std::string source = "rehearse-device links; " + probe_cpu().model + ", MPI, " +
-                             std::to_string(world->size()) + " ranks; median of 15";
+                             std::to_string(world->size()) + " ranks; median of 5 to 15";
   std::vector<CollectiveCurve> curves;
   for (const CollectiveKind kind :
        {CollectiveKind::SendReceive, CollectiveKind::AllReduce, CollectiveKind::AllGather,
