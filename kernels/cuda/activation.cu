@@ -7,7 +7,8 @@ namespace rehearse {
 namespace {
 
 // The formulas are kernels/ops/cpu/activation_formulas.h's, in fp32.
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
+// __fdividef is 0 where the divisor exceeds 2^126, as a sigmoid of x < −87 may well be.
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 constexpr float kTwiceSqrtTwoOverPi = 1.5957691216057308f;
 
 struct GeluFormula {
@@ -29,9 +30,15 @@ struct ForwardBody {
   const T* x;
   T* out;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  using Loaded = Pack<T, N>;
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return pack_at<N>(x + i);
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    load_pack<N>(value, x + i);
+    unpack(value, loaded);
 #pragma unroll
     for (int j = 0; j < N; ++j) value[j] = Formula::forward(value[j]);
     store_pack<N>(out + i, value);
@@ -44,10 +51,18 @@ struct BackwardBody {
   const T* d_out;
   T* d_x;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  struct Loaded {
+    Pack<T, N> x, d_out;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return {pack_at<N>(x + i), pack_at<N>(d_out + i)};
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N], gradient[N];
-    load_pack<N>(value, x + i);
-    load_pack<N>(gradient, d_out + i);
+    unpack(value, loaded.x);
+    unpack(gradient, loaded.d_out);
 #pragma unroll
     for (int j = 0; j < N; ++j) value[j] = gradient[j] * Formula::slope(value[j]);
     store_pack<N>(d_x + i, value);
@@ -61,11 +76,19 @@ struct SwigluForwardBody {
   T* out;
   std::int64_t f;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  struct Loaded {
+    Pack<T, N> gate, linear;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    const T* at = x + i + i / f * f;
+    return {pack_at<N>(at), pack_at<N>(at + f)};
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float gate[N], linear[N];
-    const T* at = x + i / f * 2 * f + i % f;
-    load_pack<N>(gate, at);
-    load_pack<N>(linear, at + f);
+    unpack(gate, loaded.gate);
+    unpack(linear, loaded.linear);
 #pragma unroll
     for (int j = 0; j < N; ++j) gate[j] *= sigmoid(gate[j]) * linear[j];
     store_pack<N>(out + i, gate);
@@ -79,12 +102,21 @@ struct SwigluBackwardBody {
   T* d_x;
   std::int64_t f;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  struct Loaded {
+    std::int64_t at;
+    Pack<T, N> gate, linear, d_out;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    const std::int64_t at = i + i / f * f;
+    return {at, pack_at<N>(x + at), pack_at<N>(x + at + f), pack_at<N>(d_out + i)};
+  }
+  template <int N>
+  __device__ void store(std::int64_t, const Loaded<N>& loaded) const {
     float gate[N], linear[N], gradient[N];
-    const std::int64_t at = i / f * 2 * f + i % f;
-    load_pack<N>(gate, x + at);
-    load_pack<N>(linear, x + at + f);
-    load_pack<N>(gradient, d_out + i);
+    unpack(gate, loaded.gate);
+    unpack(linear, loaded.linear);
+    unpack(gradient, loaded.d_out);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const float s = sigmoid(gate[j]);
@@ -92,8 +124,8 @@ struct SwigluBackwardBody {
       gate[j] = gradient[j] * linear[j] * s * (1.0f + gate[j] * (1.0f - s));
       linear[j] = d_linear;
     }
-    store_pack<N>(d_x + at, gate);
-    store_pack<N>(d_x + at + f, linear);
+    store_pack<N>(d_x + loaded.at, gate);
+    store_pack<N>(d_x + loaded.at + f, linear);
   }
 };
 

@@ -29,6 +29,8 @@ __global__ void __launch_bounds__(kElementwiseThreads)
   const std::int64_t token = item / of_token;
   const int rest = static_cast<int>(item - token * of_token), head = rest / packs;
   const int column = rest * N;  // heads lie side by side
+  const Pack<A, N> from_a = pack_at<N>(call.a + token * call.a_stride + column);
+  const Pack<B, N> from_b = pack_at<N>(call.b + token * call.b_stride + column);
   float of_a = 1, of_b = 1;
   if (call.log_sum_exp != nullptr) {
     const std::int64_t at = head * call.tokens + token;
@@ -42,8 +44,8 @@ __global__ void __launch_bounds__(kElementwiseThreads)
     of_b = saw_none ? 0.0f : of_b / sum;
   }
   float left[N], right[N];
-  load_pack<N>(left, call.a + token * call.a_stride + column);
-  load_pack<N>(right, call.b + token * call.b_stride + column);
+  unpack(left, from_a);
+  unpack(right, from_b);
 #pragma unroll
   for (int i = 0; i < N; ++i) left[i] = of_a * left[i] + of_b * right[i];
   store_pack<N>(call.out + token * call.out_stride + column, left);

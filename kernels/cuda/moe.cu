@@ -1,6 +1,6 @@
 // Mixture of experts: router, sorting by expert, permutation and its inverse. Bound by memory:
 // permute reads T·h and writes k·T·h elements, combine the reverse.
-#include "kernels/cuda/reductions.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace rehearse {
 namespace {
@@ -94,84 +94,133 @@ __global__ void router_backward_kernel(RouterBackwardArguments call) {
     call.d_logits[row + e] = call.probabilities[row + e] * (slope(e) - mean);
 }
 
+constexpr int kSortThreads = 1024;
+constexpr int kSortPairs = 4;  // neighbours that a thread takes at a time
+
+/// The experts of kSortPairs neighbours, −1 past the end: all loads are under way together.
+__device__ __forceinline__ void load_pairs(std::int32_t (&expert)[kSortPairs],
+                                           const std::int32_t* experts, std::int64_t first,
+                                           std::int64_t pairs) {
+#pragma unroll
+  for (int i = 0; i < kSortPairs; ++i) expert[i] = first + i < pairs ? experts[first + i] : -1;
+}
+
 /// One block an expert: counts the pairs of lower experts, then gives its own their rows in order.
-__global__ void __launch_bounds__(kThreads)
-    moe_sort_kernel(const std::int32_t* experts, int pairs, int expert_count,
+__global__ void __launch_bounds__(kSortThreads)
+    moe_sort_kernel(const std::int32_t* experts, std::int64_t pairs, int expert_count,
                     std::int32_t* destination, std::int32_t* offsets) {
   __shared__ int scratch[32];
-  __shared__ int warp_count[kThreads / 32];
+  __shared__ int warp_count[kSortThreads / 32];
   const int mine = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32, warp = thread / 32;
+  constexpr int kRound = kSortThreads * kSortPairs;
+  std::int32_t expert[kSortPairs];
   int lower = 0;
-  for (int i = thread; i < pairs; i += kThreads) lower += experts[i] < mine ? 1 : 0;
+  for (std::int64_t first = 0; first < pairs; first += kRound) {
+    load_pairs(expert, experts, first + thread * kSortPairs, pairs);
+#pragma unroll
+    for (int i = 0; i < kSortPairs; ++i) lower += expert[i] >= 0 && expert[i] < mine ? 1 : 0;
+  }
   int next = block_reduce(lower, Plus{}, 0, scratch);
   if (thread == 0) offsets[mine] = next;
-  if (thread == 0 && mine == expert_count - 1) offsets[expert_count] = pairs;
-  for (int first = 0; first < pairs; first += kThreads) {
-    const int i = first + thread;
-    const bool is_mine = i < pairs && experts[i] == mine;
-    const unsigned votes = __ballot_sync(kFullWarp, is_mine);
-    if (lane == 0) warp_count[warp] = __popc(votes);
+  if (thread == 0 && mine == expert_count - 1) offsets[expert_count] = static_cast<int>(pairs);
+  for (std::int64_t first = 0; first < pairs; first += kRound) {
+    load_pairs(expert, experts, first + thread * kSortPairs, pairs);
+    int count = 0;
+#pragma unroll
+    for (int i = 0; i < kSortPairs; ++i) count += expert[i] == mine ? 1 : 0;
+    int up_to = count;  // of this thread and the lanes before it
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int before = __shfl_sync(kFullWarp, up_to, lane < distance ? lane : lane - distance);
+      up_to += lane < distance ? 0 : before;
+    }
+    if (lane == 31) warp_count[warp] = up_to;
     __syncthreads();
     int before = 0, all = 0;
-    for (int w = 0; w < kThreads / 32; ++w) {
+    for (int w = 0; w < kSortThreads / 32; ++w) {
       before += w < warp ? warp_count[w] : 0;
       all += warp_count[w];
     }
-    if (is_mine) destination[i] = next + before + __popc(votes & ((1u << lane) - 1u));
+    int row = next + before + up_to - count;
+#pragma unroll
+    for (int i = 0; i < kSortPairs; ++i)
+      if (expert[i] == mine) destination[first + thread * kSortPairs + i] = row++;
     next += all;
     __syncthreads();
   }
 }
 
 template <int N, typename T>
-__global__ void __launch_bounds__(kThreads)
-    permute_kernel(const T* x, const std::int32_t* destination, const float* weights, T* out, int k,
-                   int h) {
-  const std::int64_t pair = blockIdx.x;
+__global__ void __launch_bounds__(kRowThreads)
+    permute_kernel(const T* x, const std::int32_t* destination, const float* weights, T* out,
+                   std::int64_t pairs, int k, int h) {
+  const std::int64_t pair = thread_row();
+  if (pair >= pairs) return;
   const T* from = x + pair / k * h;
   T* to = out + static_cast<std::int64_t>(destination[pair]) * h;
   const float weight = weights != nullptr ? weights[pair] : 1.0f;
-  for (int j = static_cast<int>(threadIdx.x) * N; j < h; j += kThreads * N) {
-    float value[N];
-    load_pack<N>(value, from + j);
+  row_pass<N>(
+      h, [&](int j) { return pack_at<N>(from + j); },
+      [&](int j, const Pack<T, N>& loaded) {
+        float value[N];
+        unpack(value, loaded);
 #pragma unroll
-    for (int i = 0; i < N; ++i) value[i] *= weight;
-    store_pack<N>(to + j, value);
-  }
+        for (int i = 0; i < N; ++i) value[i] *= weight;
+        store_pack<N>(to + j, value);
+      });
 }
 
 template <int N, typename T>
-__global__ void __launch_bounds__(kThreads)
-    combine_kernel(const T* x, const std::int32_t* destination, const float* weights, T* out, int k,
-                   int h) {
-  const std::int64_t t = blockIdx.x;
-  for (int j = static_cast<int>(threadIdx.x) * N; j < h; j += kThreads * N) {
-    float sum[N] = {};
-    for (std::int64_t pair = t * k; pair < (t + 1) * k; ++pair) {
-      float value[N];
-      load_pack<N>(value, x + static_cast<std::int64_t>(destination[pair]) * h + j);
-      const float weight = weights != nullptr ? weights[pair] : 1.0f;
+__global__ void __launch_bounds__(kRowThreads)
+    combine_kernel(const T* x, const std::int32_t* destination, const float* weights, T* out,
+                   std::int64_t tokens, int k, int h) {
+  struct Sums {
+    float sum[N];
+  };
+  const std::int64_t t = thread_row();
+  if (t >= tokens) return;
+  row_pass<N>(
+      h,
+      [&](int j) {
+        Sums sums{};
+        for (std::int64_t pair = t * k; pair < (t + 1) * k; ++pair) {
+          float value[N];
+          load_pack<N>(value, x + static_cast<std::int64_t>(destination[pair]) * h + j);
+          const float weight = weights != nullptr ? weights[pair] : 1.0f;
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum[i] += weight * value[i];
-    }
-    store_pack<N>(out + t * h + j, sum);
-  }
+          for (int i = 0; i < N; ++i) sums.sum[i] += weight * value[i];
+        }
+        return sums;
+      },
+      [&](int j, const Sums& sums) { store_pack<N>(out + t * h + j, sums.sum); });
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
+template <int N, typename T>
+__global__ void __launch_bounds__(kRowThreads)
     weight_gradient_kernel(const T* d_out, const T* x, const std::int32_t* destination,
-                           float* d_weights, int k, int h) {
+                           float* d_weights, std::int64_t pairs, int k, int h) {
+  struct Both {
+    Pack<T, N> gradient, value;
+  };
   __shared__ float scratch[32];
-  const std::int64_t pair = blockIdx.x;
+  const std::int64_t pair = thread_row();
+  const bool exists = pair < pairs;
   const T* gradient = d_out + pair / k * h;
-  const T* row = x + static_cast<std::int64_t>(destination[pair]) * h;
+  const T* row = x + (exists ? static_cast<std::int64_t>(destination[pair]) : 0) * h;
   float sum = 0;
-  for (int j = static_cast<int>(threadIdx.x); j < h; j += kThreads)
-    sum += device_float(gradient[j]) * device_float(row[j]);
-  sum = block_reduce(sum, Plus{}, 0.0f, scratch);
-  if (threadIdx.x == 0) d_weights[pair] = sum;
+  row_pass<N>(
+      exists ? h : 0,
+      [&](int j) {
+        return Both{pack_at<N>(gradient + j), pack_at<N>(row + j)};
+      },
+      [&](int, const Both& both) {
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+          sum += device_float(both.gradient.element[i]) * device_float(both.value.element[i]);
+      });
+  sum = row_reduce(sum, Plus{}, 0.0f, scratch);
+  if (exists && threadIdx.x == 0) d_weights[pair] = sum;
 }
 
 /// The device routes in fp32.
@@ -211,48 +260,49 @@ void compute(const RouterBackward& call, LaunchContext& context) {
 
 void compute(const MoeSort& call, LaunchContext& context) {
   const auto experts = static_cast<int>(call.offsets.size(0) - 1);
-  launch(context, {.grid = {static_cast<unsigned>(experts)}, .block = {kThreads}}, moe_sort_kernel,
-         device_elements<std::int32_t>(call.experts), static_cast<int>(call.experts.elements()),
+  launch(context, {.grid = {static_cast<unsigned>(experts)}, .block = {kSortThreads}},
+         moe_sort_kernel, device_elements<std::int32_t>(call.experts), call.experts.elements(),
          experts, device_elements<std::int32_t>(call.destination),
          device_elements<std::int32_t>(call.offsets));
 }
 
 void compute(const MoePermute& call, LaunchContext& context) {
   const auto h = static_cast<int>(call.x.size(1)), k = static_cast<int>(call.destination.size(1));
+  const std::int64_t pairs = call.destination.elements();
   with_device_type("moe_permute", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
     with_pack<T>(packs_fit(kFullPack<T>, h, call.x, call.out), [&](auto n) {
-      launch(context,
-             {.grid = {static_cast<unsigned>(call.destination.elements())}, .block = {kThreads}},
-             permute_kernel<n(), T>, device_elements<T>(call.x),
-             device_elements<std::int32_t>(call.destination), device_elements<float>(call.weights),
-             device_elements<T>(call.out), k, h);
+      launch(context, row_launch(pairs, h / n()), permute_kernel<n(), T>,
+             device_elements<T>(call.x), device_elements<std::int32_t>(call.destination),
+             device_elements<float>(call.weights), device_elements<T>(call.out), pairs, k, h);
     });
   });
 }
 
 void compute(const MoeCombine& call, LaunchContext& context) {
   const auto h = static_cast<int>(call.x.size(1)), k = static_cast<int>(call.destination.size(1));
+  const std::int64_t tokens = call.out.size(0);
   with_device_type("moe_combine", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
     with_pack<T>(packs_fit(kFullPack<T>, h, call.x, call.out), [&](auto n) {
-      launch(context, {.grid = {static_cast<unsigned>(call.out.size(0))}, .block = {kThreads}},
-             combine_kernel<n(), T>, device_elements<T>(call.x),
-             device_elements<std::int32_t>(call.destination), device_elements<float>(call.weights),
-             device_elements<T>(call.out), k, h);
+      launch(context, row_launch(tokens, h / n()), combine_kernel<n(), T>,
+             device_elements<T>(call.x), device_elements<std::int32_t>(call.destination),
+             device_elements<float>(call.weights), device_elements<T>(call.out), tokens, k, h);
     });
   });
 }
 
 void compute(const MoeWeightGradient& call, LaunchContext& context) {
   const auto h = static_cast<int>(call.x.size(1)), k = static_cast<int>(call.destination.size(1));
+  const std::int64_t pairs = call.destination.elements();
   with_device_type("moe_weight_gradient", call.d_out.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(context,
-           {.grid = {static_cast<unsigned>(call.destination.elements())}, .block = {kThreads}},
-           weight_gradient_kernel<T>, device_elements<T>(call.d_out), device_elements<T>(call.x),
-           device_elements<std::int32_t>(call.destination), device_elements<float>(call.d_weights),
-           k, h);
+    with_pack<T>(packs_fit(kFullPack<T>, h, call.d_out, call.x), [&](auto n) {
+      launch(context, row_launch(pairs, h / n()), weight_gradient_kernel<n(), T>,
+             device_elements<T>(call.d_out), device_elements<T>(call.x),
+             device_elements<std::int32_t>(call.destination),
+             device_elements<float>(call.d_weights), pairs, k, h);
+    });
   });
 }
 

@@ -1,254 +1,235 @@
 // RMSNorm and LayerNorm with a fused residual. Bound by memory: forward reads x (and the residual)
-// and writes out (and the sum); backward reads x, d_out (and d_residual) and writes d_x. A block
-// takes a row; what it reads a second time lies in its L1 cache.
-#include <algorithm>
-
-#include "kernels/cuda/reductions.cuh"
+// and writes out (and the sum); backward reads x, d_out (and d_residual) and writes d_x. Rows stay
+// in registers between their reading and their writing, a warp or more a row; those too long for
+// that are read again out of L1 (norm_long.cu).
+#include "kernels/cuda/norm_arguments.cuh"
 
 namespace rehearse {
 namespace {
 
-constexpr int kThreads = 256;
-
-struct ForwardArguments {
-  const void *x, *residual, *weight, *bias;
-  void *sum, *out;
-  float *mean, *inverse;
-  int h;
-  float epsilon;
-};
-
 template <int N, typename T, typename W>
-__global__ void __launch_bounds__(kThreads) norm_forward_kernel(ForwardArguments call) {
+__global__ void __launch_bounds__(kLongThreads) norm_forward_kernel(NormForwardArguments call) {
   __shared__ float scratch[32];
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * call.h;
-  const T* x = static_cast<const T*>(call.x) + row;
-  const auto first = static_cast<int>(threadIdx.x) * N;
-  constexpr int kStep = kThreads * N;
+  const std::int64_t row = thread_row();
+  const bool exists = row < call.rows, centered = call.mean != nullptr;
+  const int step = static_cast<int>(blockDim.x) * N, first = static_cast<int>(threadIdx.x) * N;
+  const auto is_mine = [&](int p) { return exists && first + p * step < call.h; };
+  Pack<T, N> x[kRowPacks];
+#pragma unroll
+  for (int p = 0; p < kRowPacks; ++p)
+    if (is_mine(p))
+      x[p] = pack_at<N>(static_cast<const T*>(call.x) + row * call.h + first + p * step);
   if (call.residual != nullptr) {
-    const T* residual = static_cast<const T*>(call.residual) + row;
-    T* sum = static_cast<T*>(call.sum) + row;
-    for (int j = first; j < call.h; j += kStep) {
+    Pack<T, N> beside[kRowPacks];
+#pragma unroll
+    for (int p = 0; p < kRowPacks; ++p)
+      if (is_mine(p))
+        beside[p] =
+            pack_at<N>(static_cast<const T*>(call.residual) + row * call.h + first + p * step);
+#pragma unroll
+    for (int p = 0; p < kRowPacks; ++p) {
+      if (!is_mine(p)) continue;
       float a[N], b[N];
-      load_pack<N>(a, x + j);
-      load_pack<N>(b, residual + j);
+      unpack(a, x[p]);
+      unpack(b, beside[p]);
 #pragma unroll
       for (int i = 0; i < N; ++i) a[i] += b[i];
-      store_pack<N>(sum + j, a);
+      x[p] = packed<N, T>(a);  // what is stored is normalised, rounding and all
+      put_pack(static_cast<T*>(call.sum) + row * call.h + first + p * step, x[p]);
     }
-    x = sum;  // each thread reads back its own elements: no barrier is needed
   }
-  const bool centered = call.mean != nullptr;
-  float mean = 0;
-  if (centered) {
-    for (int j = first; j < call.h; j += kStep) {
+  const auto sum_over = [&](const auto& term) {
+    float sum = 0;
+#pragma unroll
+    for (int p = 0; p < kRowPacks; ++p) {
+      if (!is_mine(p)) continue;
       float a[N];
-      load_pack<N>(a, x + j);
+      unpack(a, x[p]);
 #pragma unroll
-      for (int i = 0; i < N; ++i) mean += a[i];
+      for (int i = 0; i < N; ++i) sum += term(a[i]);
     }
-    mean = block_reduce(mean, Plus{}, 0.0f, scratch) / static_cast<float>(call.h);
-  }
-  float squares = 0;
-  for (int j = first; j < call.h; j += kStep) {
-    float a[N];
-    load_pack<N>(a, x + j);
+    return row_reduce(sum, Plus{}, 0.0f, scratch) / static_cast<float>(call.h);
+  };
+  const float mean = centered ? sum_over([](float a) { return a; }) : 0.0f;
+  const float variance = sum_over([&](float a) { return (a - mean) * (a - mean); });
+  const float inverse = rsqrtf(variance + call.epsilon);
 #pragma unroll
-    for (int i = 0; i < N; ++i) squares += (a[i] - mean) * (a[i] - mean);
-  }
-  squares = block_reduce(squares, Plus{}, 0.0f, scratch);
-  const float inverse = rsqrtf(squares / static_cast<float>(call.h) + call.epsilon);
-  for (int j = first; j < call.h; j += kStep) {
+  for (int p = 0; p < kRowPacks; ++p) {
+    if (!is_mine(p)) continue;
+    const int j = first + p * step;
     float a[N], w[N], b[N] = {};
-    load_pack<N>(a, x + j);
+    unpack(a, x[p]);
     load_pack<N>(w, static_cast<const W*>(call.weight) + j);
     if (centered) load_pack<N>(b, static_cast<const W*>(call.bias) + j);
 #pragma unroll
     for (int i = 0; i < N; ++i) a[i] = (a[i] - mean) * inverse * w[i] + b[i];
-    store_pack<N>(static_cast<T*>(call.out) + row + j, a);
+    store_pack<N>(static_cast<T*>(call.out) + row * call.h + j, a);
   }
-  if (threadIdx.x == 0) {
-    call.inverse[blockIdx.x] = inverse;
-    if (centered) call.mean[blockIdx.x] = mean;
+  if (exists && threadIdx.x == 0) {
+    call.inverse[row] = inverse;
+    if (centered) call.mean[row] = mean;
   }
 }
 
-struct BackwardArguments {
-  const void *x, *d_out, *weight, *d_residual;
-  void* d_x;
-  const float *mean, *inverse;
-  float* partial;  // (blocks, 2, h): each block's share of d_weight and d_bias
-  std::int64_t rows;
-  int h;
+/// What the threads of a row hold of it.
+template <int N, typename T>
+struct BackwardRow {
+  Pack<T, N> x[kRowPacks], d_out[kRowPacks], d_residual[kRowPacks];
 };
 
-/// A block works through every gridDim.x-th row and keeps the columns' parameter gradients in
-/// shared memory; a column belongs to one thread. Column j + i lies at i·h/N + j/N there: lanes are
-/// N columns apart, and side by side they fall into different banks.
-template <int N, typename T, typename W>
-__global__ void __launch_bounds__(kThreads) norm_backward_kernel(BackwardArguments call) {
+template <int N, typename T>
+__device__ __forceinline__ void load_row(BackwardRow<N, T>& held, const NormBackwardArguments& call,
+                                         std::int64_t row) {
+  const int step = static_cast<int>(blockDim.x) * N, first = static_cast<int>(threadIdx.x) * N;
+#pragma unroll
+  for (int p = 0; p < kRowPacks; ++p) {
+    const std::int64_t at = row * call.h + first + p * step;
+    if (row >= call.rows || first + p * step >= call.h) continue;
+    held.x[p] = pack_at<N>(static_cast<const T*>(call.x) + at);
+    held.d_out[p] = pack_at<N>(static_cast<const T*>(call.d_out) + at);
+    if (call.d_residual != nullptr)
+      held.d_residual[p] = pack_at<N>(static_cast<const T*>(call.d_residual) + at);
+  }
+}
+
+/// A block's rows along y each add up every (gridDim.x · blockDim.y)-th row's share of the
+/// parameters' gradients, a column in one thread's registers; their sum is the block's.
+template <int N>
+__device__ __forceinline__ void put_shares(const float (&sums)[kRowPacks][N], int h, float* share) {
+  const int step = static_cast<int>(blockDim.x) * N, first = static_cast<int>(threadIdx.x) * N;
+  float* rows = static_cast<float*>(dynamic_shared_memory());
+  __syncthreads();  // whoever read the shared rows before is done
+#pragma unroll
+  for (int p = 0; p < kRowPacks; ++p)
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (first + p * step < h)
+        rows[static_cast<int>(threadIdx.y) * h + first + p * step + i] = sums[p][i];
+  __syncthreads();
+  const int threads = static_cast<int>(blockDim.x * blockDim.y);
+  for (int j = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x); j < h; j += threads) {
+    float sum = 0;
+    for (unsigned y = 0; y < blockDim.y; ++y) sum += rows[static_cast<int>(y) * h + j];
+    share[j] = sum;
+  }
+}
+
+template <int N, typename T, typename W, bool kCentered>
+__global__ void __launch_bounds__(kLongThreads) norm_backward_kernel(NormBackwardArguments call) {
   __shared__ float scratch[32];
-  float* d_weight = static_cast<float*>(dynamic_shared_memory());
-  float* d_bias = d_weight + call.h;
-  const bool centered = call.mean != nullptr;
-  const auto first = static_cast<int>(threadIdx.x) * N;
-  constexpr int kStep = kThreads * N;
-  const int packs = call.h / N;
-  for (int j = first; j < call.h; j += kStep)
-    for (int i = 0; i < N; ++i) {
-      d_weight[i * packs + j / N] = 0;
-      if (centered) d_bias[i * packs + j / N] = 0;
-    }
-  for (std::int64_t row = blockIdx.x; row < call.rows; row += gridDim.x) {
-    const T* x = static_cast<const T*>(call.x) + row * call.h;
-    const T* d_out = static_cast<const T*>(call.d_out) + row * call.h;
-    const float inverse = call.inverse[row], mean = centered ? call.mean[row] : 0.0f;
+  const int step = static_cast<int>(blockDim.x) * N, first = static_cast<int>(threadIdx.x) * N;
+  const float length = static_cast<float>(call.h);
+  float d_weight[kRowPacks][N] = {}, d_bias[kCentered ? kRowPacks : 1][N] = {};
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.y;
+  // All rows of a block take as many rounds: row_reduce waits for all of them.
+  for (std::int64_t round = static_cast<std::int64_t>(blockIdx.x) * blockDim.y; round < call.rows;
+       round += stride) {
+    const std::int64_t row = round + threadIdx.y;
+    const bool exists = row < call.rows;
+    const auto is_mine = [&](int p) { return exists && first + p * step < call.h; };
+    BackwardRow<N, T> held;
+    load_row<N, T>(held, call, row);
+    const float inverse = exists ? call.inverse[row] : 0.0f;
+    const float mean = kCentered && exists ? call.mean[row] : 0.0f;
     float gradient_mean = 0, projection = 0;
-    for (int j = first; j < call.h; j += kStep) {
+#pragma unroll
+    for (int p = 0; p < kRowPacks; ++p) {
+      if (!is_mine(p)) continue;
       float a[N], g[N], w[N];
-      load_pack<N>(a, x + j);
-      load_pack<N>(g, d_out + j);
-      load_pack<N>(w, static_cast<const W*>(call.weight) + j);
+      unpack(a, held.x[p]);
+      unpack(g, held.d_out[p]);
+      load_pack<N>(w, static_cast<const W*>(call.weight) + first + p * step);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const float normal = (a[i] - mean) * inverse;
-        d_weight[i * packs + j / N] += g[i] * normal;
-        if (centered) d_bias[i * packs + j / N] += g[i];
-        gradient_mean += g[i] * w[i];
+        d_weight[p][i] += g[i] * normal;
+        if constexpr (kCentered) {
+          d_bias[p][i] += g[i];
+          gradient_mean += g[i] * w[i];
+        }
         projection += g[i] * w[i] * normal;
       }
     }
-    projection = block_reduce(projection, Plus{}, 0.0f, scratch) / static_cast<float>(call.h);
-    gradient_mean =
-        centered ? block_reduce(gradient_mean, Plus{}, 0.0f, scratch) / static_cast<float>(call.h)
-                 : 0.0f;
-    for (int j = first; j < call.h; j += kStep) {
+    projection = row_reduce(projection, Plus{}, 0.0f, scratch) / length;
+    if constexpr (kCentered)
+      gradient_mean = row_reduce(gradient_mean, Plus{}, 0.0f, scratch) / length;
+#pragma unroll
+    for (int p = 0; p < kRowPacks; ++p) {
+      if (!is_mine(p)) continue;
       float a[N], g[N], w[N], beside[N] = {};
-      load_pack<N>(a, x + j);
-      load_pack<N>(g, d_out + j);
-      load_pack<N>(w, static_cast<const W*>(call.weight) + j);
-      if (call.d_residual != nullptr)
-        load_pack<N>(beside, static_cast<const T*>(call.d_residual) + row * call.h + j);
+      unpack(a, held.x[p]);
+      unpack(g, held.d_out[p]);
+      load_pack<N>(w, static_cast<const W*>(call.weight) + first + p * step);
+      if (call.d_residual != nullptr) unpack(beside, held.d_residual[p]);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const float normal = (a[i] - mean) * inverse;
         a[i] = inverse * (g[i] * w[i] - gradient_mean - normal * projection) + beside[i];
       }
-      store_pack<N>(static_cast<T*>(call.d_x) + row * call.h + j, a);
+      store_pack<N>(static_cast<T*>(call.d_x) + row * call.h + first + p * step, a);
     }
   }
-  float* partial = call.partial + static_cast<std::int64_t>(blockIdx.x) * 2 * call.h;
-  for (int j = first; j < call.h; j += kStep)
-    for (int i = 0; i < N; ++i) {
-      partial[j + i] = d_weight[i * packs + j / N];
-      if (centered) partial[call.h + j + i] = d_bias[i * packs + j / N];
-    }
+  float* share = call.shares + static_cast<std::int64_t>(blockIdx.x) * 2 * call.h;
+  put_shares<N>(d_weight, call.h, share);
+  if constexpr (kCentered) put_shares<N>(d_bias, call.h, share + call.h);
 }
 
-constexpr int kShareColumns = 32, kShareRows = 8;
+/// Whether the threads of a block hold a row in their registers.
+bool is_held(std::int64_t packs) { return packs <= std::int64_t{kLongThreads} * kRowPacks; }
 
-/// Adds the blocks' shares: kShareRows threads a column take every kShareRows-th share, so that
-/// many reads are under way, and their sums are added in their order.
-__global__ void __launch_bounds__(kShareColumns* kShareRows)
-    add_shares_kernel(const float* partial, int blocks, int h, float* d_weight, float* d_bias,
-                      bool accumulate) {
-  __shared__ float sums[2][kShareRows][kShareColumns];
-  const int x = static_cast<int>(threadIdx.x), y = static_cast<int>(threadIdx.y);
-  const int column = static_cast<int>(blockIdx.x) * kShareColumns + x;
-  float weight = 0, bias = 0;
-  for (int block = y; block < blocks && column < h; block += kShareRows) {
-    const float* share = partial + static_cast<std::int64_t>(block) * 2 * h;
-    weight += share[column];
-    if (d_bias != nullptr) bias += share[h + column];
-  }
-  sums[0][y][x] = weight;
-  sums[1][y][x] = bias;
-  __syncthreads();
-  if (y != 0 || column >= h) return;
-  weight = accumulate ? d_weight[column] : 0.0f;
-  bias = accumulate && d_bias != nullptr ? d_bias[column] : 0.0f;
-  for (int i = 0; i < kShareRows; ++i) {
-    weight += sums[0][i][x];
-    bias += sums[1][i][x];
-  }
-  d_weight[column] = weight;
-  if (d_bias != nullptr) d_bias[column] = bias;
-}
-
-/// Calls body with element types of activations and parameters, and the pack's size.
-template <typename Body>
-void with_norm_types(const char* name, DType activation, DType parameter, bool packed,
-                     const Body& body) {
-  with_device_type(name, activation, [&](auto t) {
-    with_device_type(name, parameter, [&](auto w) {
-      with_pack<decltype(t)>(packed, [&](auto n) { body(n, t, w); });
-    });
-  });
-}
+struct RowShares;  // names this file's add_shares_kernel
 
 }  // namespace
 
 void compute(const NormForward& call, LaunchContext& context) {
-  const auto h = static_cast<int>(call.x.size(1));
-  const ForwardArguments arguments{.x = call.x.data,
-                                   .residual = call.residual.data,
-                                   .weight = call.weight.data,
-                                   .bias = call.bias.data,
-                                   .sum = call.sum.data,
-                                   .out = call.out.data,
-                                   .mean = device_elements<float>(call.mean),
-                                   .inverse = device_elements<float>(call.inverse_deviation),
-                                   .h = h,
-                                   .epsilon = call.epsilon};
-  // Parameters may be wider than activations: a pack of theirs is then two accesses.
-  const int pack = call.x.dtype == DType::Bf16 ? kFullPack<Bf16> : kFullPack<float>;
-  const bool packed = packs_fit(pack, h, call.x, call.residual, call.sum, call.out) &&
-                      packs_fit(pack, h, reshaped(call.weight, {1, h}));
-  with_norm_types(
-      "norm_forward", call.x.dtype, call.weight.dtype, packed, [&](auto n, auto t, auto w) {
-        launch(context, {.grid = {static_cast<unsigned>(call.x.size(0))}, .block = {kThreads}},
-               norm_forward_kernel<n(), decltype(t), decltype(w)>, arguments);
-      });
+  const NormForwardArguments arguments = norm_arguments(call);
+  const int pack = norm_pack(call);
+  const std::int64_t packs = arguments.h / pack;
+  if (!is_held(packs)) return norm_forward_long(call, context);
+  const dim3 block = row_block(packs, kLongThreads);
+  with_norm_types("norm_forward", call.x.dtype, call.weight.dtype, pack,
+                  [&](auto n, auto t, auto w) {
+                    launch(context, {.grid = {blocks_for(arguments.rows, block.y)}, .block = block},
+                           norm_forward_kernel<n(), decltype(t), decltype(w)>, arguments);
+                  });
 }
 
 void compute(const NormBackward& call, LaunchContext& context) {
-  const auto h = static_cast<int>(call.x.size(1));
-  const std::int64_t rows = call.x.size(0);
-  const std::size_t shared_bytes = 2 * static_cast<std::size_t>(h) * sizeof(float);
-  if (shared_bytes > context.max_shared_bytes)
-    throw OperatorError("norm_backward: rows of " + std::to_string(h) +
-                        " elements exceed the shared memory of a block");
-  // Up to four blocks of a multiprocessor: while some add up a row, others read.
-  const auto fitting =
-      static_cast<std::int64_t>(context.max_shared_bytes / std::max<std::size_t>(1, shared_bytes));
+  NormBackwardArguments arguments = norm_arguments(call);
+  const int pack = norm_pack(call), h = arguments.h;
+  const std::int64_t packs = h / pack;
+  const bool held = is_held(packs);
+  // Some 100 registers a thread leave room for 512 of them on a multiprocessor: 64 KB under way.
+  const dim3 block = row_block(packs, kLongThreads);
   const auto blocks = static_cast<int>(std::min<std::int64_t>(
-      rows, std::clamp<std::int64_t>(fitting, 1, 4) * context.multiprocessors));
-  auto* partial = static_cast<float*>(
-      context.workspace(static_cast<std::size_t>(blocks) * 2 * h * sizeof(float)));
-  const BackwardArguments arguments{.x = call.x.data,
-                                    .d_out = call.d_out.data,
-                                    .weight = call.weight.data,
-                                    .d_residual = call.d_residual.data,
-                                    .d_x = call.d_x.data,
-                                    .mean = device_elements<float>(call.mean),
-                                    .inverse = device_elements<float>(call.inverse_deviation),
-                                    .partial = partial,
-                                    .rows = rows,
-                                    .h = h};
-  const int pack = call.x.dtype == DType::Bf16 ? kFullPack<Bf16> : kFullPack<float>;
-  const bool packed = packs_fit(pack, h, call.x, call.d_out, call.d_residual, call.d_x) &&
-                      packs_fit(pack, h, reshaped(call.weight, {1, h}));
-  with_norm_types("norm_backward", call.x.dtype, call.weight.dtype, packed,
-                  [&](auto n, auto t, auto w) {
-                    launch(context,
-                           {.grid = {static_cast<unsigned>(blocks)},
-                            .block = {kThreads},
-                            .shared_bytes = shared_bytes},
-                           norm_backward_kernel<n(), decltype(t), decltype(w)>, arguments);
-                  });
-  launch(context, {.grid = {blocks_for(h, kShareColumns)}, .block = {kShareColumns, kShareRows}},
-         add_shares_kernel, partial, blocks, h, device_elements<float>(call.d_weight),
-         device_elements<float>(call.d_bias), call.accumulate);
+      blocks_for(arguments.rows, block.y),
+      std::int64_t{std::max(1u, kLongThreads / (block.x * block.y))} * context.multiprocessors));
+  const int count = held ? blocks : norm_backward_long_blocks(call, context);
+  arguments.shares = static_cast<float*>(
+      context.workspace(static_cast<std::size_t>(count) * 2 * h * sizeof(float)));
+  if (held) {
+    const auto start = [&](auto n, auto t, auto w, auto centered) {
+      launch(context,
+             {.grid = {static_cast<unsigned>(blocks)},
+              .block = block,
+              .shared_bytes = static_cast<std::size_t>(block.y) * h * sizeof(float)},
+             norm_backward_kernel<n(), decltype(t), decltype(w), centered()>, arguments);
+    };
+    with_norm_types("norm_backward", call.x.dtype, call.weight.dtype, pack,
+                    [&](auto n, auto t, auto w) {
+                      if (call.mean.given())
+                        start(n, t, w, std::true_type{});
+                      else
+                        start(n, t, w, std::false_type{});
+                    });
+  } else {
+    norm_backward_long(call, arguments, count, context);
+  }
+  add_shares<RowShares>(context, arguments.shares, count, std::int64_t{2} * h, h,
+                        device_elements<float>(call.d_weight), call.accumulate);
+  if (call.d_bias.given())
+    add_shares<RowShares>(context, arguments.shares + h, count, std::int64_t{2} * h, h,
+                          device_elements<float>(call.d_bias), call.accumulate);
 }
 
 }  // namespace rehearse

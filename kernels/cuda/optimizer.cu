@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cuda/reductions.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace rehearse {
 namespace {
@@ -20,12 +20,22 @@ struct AdamBody {
   float rate, beta1, beta2, epsilon, decay, unbias1, unbias2;
   bool decoupled;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  struct Loaded {
+    Pack<float, N> master, first, second;
+    Pack<Gradient, N> gradient;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return {pack_at<N>(master + i), pack_at<N>(first + i), pack_at<N>(second + i),
+            pack_at<N>(gradient + i)};
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float w[N], m[N], v[N], g[N];
-    load_pack<N>(w, master + i);
-    load_pack<N>(m, first + i);
-    load_pack<N>(v, second + i);
-    load_pack<N>(g, gradient + i);
+    unpack(w, loaded.master);
+    unpack(m, loaded.first);
+    unpack(v, loaded.second);
+    unpack(g, loaded.gradient);
     const float scale = gradient_scale != nullptr ? *gradient_scale : 1.0f;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
@@ -42,22 +52,31 @@ struct AdamBody {
   }
 };
 
-/// A block adds every gridDim.x-th stretch of kThreads packs, in double.
+constexpr int kSquarePacks = 4;  // that a thread has under way
+
+/// A block adds every gridDim.x-th stretch of kThreads · kSquarePacks packs, in double.
 template <int N, typename T>
 __global__ void __launch_bounds__(kThreads)
     squared_sum_kernel(const T* x, std::int64_t count, double* partial) {
   __shared__ double scratch[32];
   double sum = 0;
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads * N;
-  for (std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
-       i < count; i += step) {
-    float value[N];
-    load_pack<N>(value, x + i);
-    // A pack's squares in fp32, packs in fp64: few fp64 instructions, no growing error.
-    float squares = 0;
+  constexpr std::int64_t kStep = kThreads * N;
+  for (std::int64_t i = blockIdx.x * kStep * kSquarePacks + threadIdx.x * N; i < count;
+       i += gridDim.x * kStep * kSquarePacks) {
+    Pack<T, N> loaded[kSquarePacks] = {};
 #pragma unroll
-    for (int j = 0; j < N; ++j) squares += value[j] * value[j];
-    sum += static_cast<double>(squares);
+    for (int p = 0; p < kSquarePacks; ++p)
+      if (i + p * kStep < count) loaded[p] = pack_at<N>(x + i + p * kStep);
+#pragma unroll
+    for (int p = 0; p < kSquarePacks; ++p) {
+      float value[N];
+      unpack(value, loaded[p]);
+      // A pack's squares in fp32, packs in fp64: few fp64 instructions, no growing error.
+      float squares = 0;
+#pragma unroll
+      for (int j = 0; j < N; ++j) squares += value[j] * value[j];
+      sum += static_cast<double>(squares);
+    }
   }
   sum = block_reduce(sum, Plus{}, 0.0, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
@@ -87,11 +106,16 @@ struct CopyBody {
   To* to;
   std::int64_t width, from_stride, to_stride;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
-    const std::int64_t row = i / width, column = i - row * width;
+  using Loaded = Pack<From, N>;
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return pack_at<N>(from + i + i / width * (from_stride - width));
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    load_pack<N>(value, from + row * from_stride + column);
-    store_pack<N>(to + row * to_stride + column, value);
+    unpack(value, loaded);
+    store_pack<N>(to + i + i / width * (to_stride - width), value);
   }
 };
 
@@ -114,43 +138,73 @@ struct ReduceBody {
   To* out;
   float scale;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
-    float sum[N] = {};
-    for (int k = 0; k < count; ++k) {
-      float value[N];
-      load_pack<N>(value, input[k] + i);
+  struct Loaded {
+    float sum[N];
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    constexpr int kAtOnce = 4;  // inputs whose loads are under way together
+    Loaded<N> loaded{};
+    for (int first = 0; first < count; first += kAtOnce) {
+      Pack<From, N> pack[kAtOnce] = {};
 #pragma unroll
-      for (int j = 0; j < N; ++j) sum[j] += value[j];
+      for (int k = 0; k < kAtOnce; ++k)
+        if (first + k < count) pack[k] = pack_at<N>(input[first + k] + i);
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k)
+#pragma unroll
+        for (int j = 0; j < N; ++j) loaded.sum[j] += device_float(pack[k].element[j]);
     }
+    return loaded;
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
+    float sum[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] = loaded.sum[j];
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] *= scale;
     store_pack<N>(out + i, sum);
   }
 };
 
-/// Threads of a warp take neighbouring columns, warps of a block rows; a block has kColumnRows
-/// rows. Shares are added in order afterwards.
-constexpr int kColumnRows = 256;
-template <typename T>
-__global__ void column_shares_kernel(const T* x, std::int64_t stride, int rows, int columns,
-                                     float* shares) {
-  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (column >= columns) return;
-  const int first = static_cast<int>(blockIdx.y) * kColumnRows;
-  float sum = 0;
-  for (int row = first; row < rows && row < first + kColumnRows; ++row)
-    sum += device_float(x[row * stride + column]);
-  shares[static_cast<std::int64_t>(blockIdx.y) * columns + column] = sum;
+constexpr int kColumnRows = 128;  // of a block, whose sums are a share
+constexpr int kColumnLanes = 8;   // threads a column, each with every kColumnLanes-th row
+constexpr int kRowsAtOnce = 4;    // that a thread has under way
+
+/// Threads along x take neighbouring packs of columns, those along y rows.
+template <int N, typename T>
+__global__ void __launch_bounds__(32 * kColumnLanes)
+    column_shares_kernel(const T* x, std::int64_t stride, int rows, int columns, float* shares) {
+  __shared__ float sums[kColumnLanes][32 * N + 1];
+  const int lane = static_cast<int>(threadIdx.x), y = static_cast<int>(threadIdx.y);
+  const int first_column = static_cast<int>(blockIdx.x) * 32 * N, column = first_column + lane * N;
+  const int first_row = static_cast<int>(blockIdx.y) * kColumnRows;
+  const int end = min(rows, first_row + kColumnRows);
+  float sum[N] = {};
+  for (int row = first_row + y; row < end && column < columns; row += kColumnLanes * kRowsAtOnce) {
+    Pack<T, N> loaded[kRowsAtOnce] = {};
+#pragma unroll
+    for (int p = 0; p < kRowsAtOnce; ++p)
+      if (row + p * kColumnLanes < end)
+        loaded[p] = pack_at<N>(x + (row + p * kColumnLanes) * stride + column);
+#pragma unroll
+    for (int p = 0; p < kRowsAtOnce; ++p)
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += device_float(loaded[p].element[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) sums[y][lane * N + i] = sum[i];
+  __syncthreads();
+  for (int j = y * 32 + lane; j < 32 * N && first_column + j < columns; j += 32 * kColumnLanes) {
+    float share = 0;
+#pragma unroll
+    for (int k = 0; k < kColumnLanes; ++k) share += sums[k][j];
+    shares[static_cast<std::int64_t>(blockIdx.y) * columns + first_column + j] = share;
+  }
 }
 
-__global__ void add_columns_kernel(const float* shares, int count, int columns, float* out,
-                                   bool accumulate) {
-  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (column >= columns) return;
-  float sum = accumulate ? out[column] : 0.0f;
-  for (int i = 0; i < count; ++i) sum += shares[static_cast<std::int64_t>(i) * columns + column];
-  out[column] = sum;
-}
+struct ColumnShares;  // names this file's add_shares_kernel
 
 }  // namespace
 
@@ -183,7 +237,8 @@ void compute(const AdamUpdate& call, LaunchContext& context) {
       with_pack<float>(
           packs_fit(kFullPack<float>, n, flat(call.master), flat(call.first_moment),
                     flat(call.second_moment), flat(call.gradient), flat(call.parameter)),
-          [&](auto pack) { launch_elementwise<pack()>(context, body, n); });
+          // Four loads of 16 bytes are under way with one pack.
+          [&](auto pack) { launch_elementwise<pack(), 1>(context, body, n); });
     });
   });
 }
@@ -230,7 +285,7 @@ void compute(const BucketCopy& call, LaunchContext& context) {
         const CopyBody<From, To> body{device_elements<From>(from), device_elements<To>(to),
                                       rows.size(1), from.shape.stride, to.shape.stride};
         with_pack<Wider>(packs_fit(kFullPack<Wider>, rows.size(1), from, to),
-                         [&](auto n) { launch_elementwise<n()>(context, body, count); });
+                         [&](auto n) { launch_elementwise<n(), 4>(context, body, count); });
       });
     });
   }
@@ -266,12 +321,14 @@ void compute(const ColumnSum& call, LaunchContext& context) {
       static_cast<std::size_t>(count) * static_cast<std::size_t>(columns) * sizeof(float)));
   with_device_type("column_sum", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(context, {.grid = {blocks_for(columns, 128), count}, .block = {128}},
-           column_shares_kernel<T>, device_elements<T>(call.x), call.x.shape.stride, rows, columns,
-           shares);
+    with_pack<T>(packs_fit(kFullPack<T>, columns, call.x), [&](auto n) {
+      launch(context, {.grid = {blocks_for(columns, 32 * n()), count}, .block = {32, kColumnLanes}},
+             column_shares_kernel<n(), T>, device_elements<T>(call.x), call.x.shape.stride, rows,
+             columns, shares);
+    });
   });
-  launch(context, {.grid = {blocks_for(columns, 128)}, .block = {128}}, add_columns_kernel, shares,
-         static_cast<int>(count), columns, device_elements<float>(call.out), call.accumulate);
+  add_shares<ColumnShares>(context, shares, static_cast<int>(count), columns, columns,
+                           device_elements<float>(call.out), call.accumulate);
 }
 
 }  // namespace rehearse

@@ -1,6 +1,7 @@
 // Elementwise operators: every one is bound by memory. Bytes moved are those of its tensors, each
 // read or written once; the floor of its time is those bytes over the measured copy bandwidth.
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/fp8.cuh"
 #include "kernels/ops/philox.h"
 
 namespace rehearse {
@@ -13,10 +14,18 @@ struct AddBody {
   const T* b;
   T* out;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  struct Loaded {
+    Pack<T, N> a, b;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return {pack_at<N>(a + i), pack_at<N>(b + i)};
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float x[N], y[N];
-    load_pack<N>(x, a + i);
-    load_pack<N>(y, b + i);
+    unpack(x, loaded.a);
+    unpack(y, loaded.b);
 #pragma unroll
     for (int j = 0; j < N; ++j) x[j] += y[j];
     store_pack<N>(out + i, x);
@@ -52,11 +61,22 @@ struct DropoutForwardBody {
   float keep_scale;
   std::uint64_t threshold, seed, offset;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
-    float value[N], beside[N] = {};
+  struct Loaded {
+    Pack<T, N> x, residual;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    Loaded<N> loaded{};
+    loaded.x = pack_at<N>(x + i);
+    if (residual != nullptr) loaded.residual = pack_at<N>(residual + i);
+    return loaded;
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
+    float value[N], beside[N];
     bool keep[N];
-    load_pack<N>(value, x + i);
-    if (residual != nullptr) load_pack<N>(beside, residual + i);
+    unpack(value, loaded.x);
+    unpack(beside, loaded.residual);
     keep_pack<N>(keep, i, offset, seed, threshold);
     Pack<std::uint8_t, N> kept;
 #pragma unroll
@@ -76,12 +96,21 @@ struct DropoutBackwardBody {
   T* d_x;
   float keep_scale;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  struct Loaded {
+    Pack<T, N> d_out;
+    Pack<std::uint8_t, N> kept;
+  };
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return {pack_at<N>(d_out + i), pack_at<N>(mask + i)};
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    load_pack<N>(value, d_out + i);
-    const Pack<std::uint8_t, N> kept = pack_at<N>(mask + i);
+    unpack(value, loaded.d_out);
 #pragma unroll
-    for (int j = 0; j < N; ++j) value[j] = kept.element[j] != 0 ? value[j] * keep_scale : 0.0f;
+    for (int j = 0; j < N; ++j)
+      value[j] = loaded.kept.element[j] != 0 ? value[j] * keep_scale : 0.0f;
     store_pack<N>(d_x + i, value);
   }
 };
@@ -91,9 +120,15 @@ struct CastBody {
   const From* x;
   To* out;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  using Loaded = Pack<From, N>;
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return pack_at<N>(x + i);
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    load_pack<N>(value, x + i);
+    unpack(value, loaded);
     store_pack<N>(out + i, value);
   }
 };
@@ -103,9 +138,15 @@ struct ScaleBody {
   T* x;
   const float* factor;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  using Loaded = Pack<T, N>;
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return pack_at<N>(x + i);
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    load_pack<N>(value, x + i);
+    unpack(value, loaded);
     const float scale = *factor;
 #pragma unroll
     for (int j = 0; j < N; ++j) value[j] *= scale;
@@ -113,30 +154,21 @@ struct ScaleBody {
   }
 };
 
-/// Bits of the fp8 nearest to x (kernels/ops/tensor.cpp has the same in plain words): the last of
-/// three mantissa bits is worth 2^(exponent − 3), and 2^−9 below the smallest normal number.
-__device__ std::uint8_t nearest_fp8(float x) {
-  const std::uint8_t sign = x < 0 || (x == 0 && 1 / x < 0) ? 0x80 : 0;
-  if (!(x == x)) return 0x7f;
-  const float magnitude = fabsf(x);
-  if (magnitude >= 448.0f) return sign | 0x7e;
-  int exponent = 0;
-  frexpf(magnitude, &exponent);  // magnitude = f · 2^exponent, f in [1/2, 1)
-  exponent = exponent - 1 < -6 ? -6 : exponent - 1;
-  const auto steps = static_cast<int>(rintf(ldexpf(magnitude, 3 - exponent)));
-  // 16 steps carry into the exponent by themselves, and so does the step out of the subnormals.
-  return static_cast<std::uint8_t>(sign | (steps + ((exponent + 6) << 3)));
-}
-
 template <typename T>
 struct ToFp8Body {
   const T* x;
   std::uint8_t* out;
   const float* scale;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  using Loaded = Pack<T, N>;
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return pack_at<N>(x + i);
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    load_pack<N>(value, x + i);
+    unpack(value, loaded);
     const float inverse = 1.0f / *scale;
     Pack<std::uint8_t, N> narrow;
 #pragma unroll
@@ -151,18 +183,17 @@ struct FromFp8Body {
   T* out;
   const float* scale;
   template <int N>
-  __device__ void apply(std::int64_t i) const {
+  using Loaded = Pack<std::uint8_t, N>;
+  template <int N>
+  __device__ Loaded<N> load(std::int64_t i) const {
+    return pack_at<N>(x + i);
+  }
+  template <int N>
+  __device__ void store(std::int64_t i, const Loaded<N>& loaded) const {
     float value[N];
-    const Pack<std::uint8_t, N> narrow = pack_at<N>(x + i);
+    const float factor = *scale;
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const int bits = narrow.element[j], exponent = bits >> 3 & 15, mantissa = bits & 7;
-      const float magnitude = exponent == 0
-                                  ? ldexpf(static_cast<float>(mantissa), -9)
-                                  : ldexpf(static_cast<float>(8 + mantissa), exponent - 10);
-      value[j] = (bits & 0x80 ? -magnitude : magnitude) * *scale;
-      if ((bits & 0x7f) == 0x7f) value[j] = nanf("");
-    }
+    for (int j = 0; j < N; ++j) value[j] = float_of_fp8(loaded.element[j]) * factor;
     store_pack<N>(out + i, value);
   }
 };
@@ -177,31 +208,47 @@ struct RopeArguments {
   float direction;
 };
 
-/// A thread takes N neighbouring pairs of a head; moves x once each way.
+constexpr int kRopeHeads = 4;  // a thread turns by the same angles, all under way at once
+
+/// A thread takes N neighbouring pairs of kRopeHeads heads; moves x once each way.
 template <int N, typename T>
 __global__ void __launch_bounds__(kElementwiseThreads) rope_kernel(RopeArguments<T> call) {
   const int packs = call.half / N;
-  const std::int64_t of_token = static_cast<std::int64_t>(call.heads) * packs;
+  const std::int64_t of_token =
+      static_cast<std::int64_t>((call.heads + kRopeHeads - 1) / kRopeHeads) * packs;
   const std::int64_t item =
       static_cast<std::int64_t>(blockIdx.x) * kElementwiseThreads + threadIdx.x;
   if (item >= call.tokens * of_token) return;
   const std::int64_t token = item / of_token;
   const int rest = static_cast<int>(item - token * of_token), pair = rest % packs * N;
-  T* first = call.x + token * call.stride + static_cast<std::int64_t>(rest / packs) * 2 * call.half;
+  const int first_head = rest / packs * kRopeHeads;
+  T* first = call.x + token * call.stride + static_cast<std::int64_t>(first_head) * 2 * call.half;
+  Pack<T, N> left[kRopeHeads], right[kRopeHeads];
+#pragma unroll
+  for (int head = 0; head < kRopeHeads; ++head)
+    if (first_head + head < call.heads) {
+      left[head] = pack_at<N>(first + 2 * head * call.half + pair);
+      right[head] = pack_at<N>(first + (2 * head + 1) * call.half + pair);
+    }
   const float* row = call.table + static_cast<std::int64_t>(call.positions[token]) * 2 * call.half;
-  float a[N], b[N], cosine[N], sine[N];
-  load_pack<N>(a, first + pair);
-  load_pack<N>(b, first + call.half + pair);
+  float cosine[N], sine[N];
   load_pack<N>(cosine, row + pair);
   load_pack<N>(sine, row + call.half + pair);
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    const float c = cosine[i], s = call.direction * sine[i], left = a[i];
-    a[i] = left * c - b[i] * s;
-    b[i] = b[i] * c + left * s;
+  for (int head = 0; head < kRopeHeads; ++head) {
+    if (first_head + head >= call.heads) break;
+    float a[N], b[N];
+    unpack(a, left[head]);
+    unpack(b, right[head]);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float c = cosine[i], s = call.direction * sine[i], x = a[i];
+      a[i] = x * c - b[i] * s;
+      b[i] = b[i] * c + x * s;
+    }
+    store_pack<N>(first + 2 * head * call.half + pair, a);
+    store_pack<N>(first + (2 * head + 1) * call.half + pair, b);
   }
-  store_pack<N>(first + pair, a);
-  store_pack<N>(first + call.half + pair, b);
 }
 
 /// fp8 has no elements of its own on the device: bytes do.
@@ -222,7 +269,7 @@ void compute(const Rope& call, LaunchContext& context) {
                                      .half = half,
                                      .direction = call.inverse ? -1.0f : 1.0f};
     with_pack<T>(packs_fit(kFullPack<T>, half, call.x, call.cosine_sine), [&](auto n) {
-      const std::int64_t items = arguments.tokens * heads * (half / n());
+      const std::int64_t items = arguments.tokens * blocks_for(heads, kRopeHeads) * (half / n());
       launch(context,
              {.grid = {blocks_for(items, kElementwiseThreads)}, .block = {kElementwiseThreads}},
              rope_kernel<n(), T>, arguments);
@@ -283,8 +330,9 @@ void compute(const Cast& call, LaunchContext& context) {
   const TensorView out = reshaped(call.out, {1, count});
   const auto run = [&](auto smaller, const auto& body) {
     using T = decltype(smaller);
+    // A pack of the wider type is short in the narrower: four of them are under way.
     with_pack<T>(packs_fit(kFullPack<T>, count, x, out),
-                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+                 [&](auto n) { launch_elementwise<n(), 4>(context, body, count); });
   };
   if (is_fp8(call.x) && is_fp8(call.out))
     throw OperatorError("cast: fp8 is not cast to fp8 on the device");

@@ -1,6 +1,7 @@
 #pragma once
 // What kernels use of the CUDA language, for a plain C++ compiler: the sources in kernels/cuda/
 // are compiled with this header in place of <cuda_runtime.h> when their threads are emulated.
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -86,6 +87,9 @@ inline unsigned __ballot_sync(unsigned, bool yes) {
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline std::uint32_t __float_as_uint(float x) { return std::bit_cast<std::uint32_t>(x); }
+inline float __uint_as_float(std::uint32_t x) { return std::bit_cast<float>(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
