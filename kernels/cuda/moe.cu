@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 template <int N, typename T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 3)
     combine_kernel(const T* x, const std::int32_t* destination, const float* weights, T* out,
                    std::int64_t tokens, int k, int h) {
   struct Sums {

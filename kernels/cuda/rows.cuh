@@ -12,9 +12,10 @@ constexpr int kLongThreads = 512;  // of a block whose one row needs them
 
 /// Threads along x share a row, in whole warps; a block has so many rows along y that it is never
 /// small: a row of 768 bf16 is 96 packs, which alone would keep 24 threads busy.
-inline dim3 row_block(std::int64_t packs, int most_threads = kRowThreads) {
-  const std::int64_t warps =
-      std::max<std::int64_t>(1, (packs + 32 * kRowPacks - 1) / (32 * kRowPacks));
+inline dim3 row_block(std::int64_t packs, int packs_a_thread = kRowPacks,
+                      int most_threads = kRowThreads) {
+  const std::int64_t of_warp = std::int64_t{32} * packs_a_thread;
+  const std::int64_t warps = std::max<std::int64_t>(1, (packs + of_warp - 1) / of_warp);
   const auto x = static_cast<unsigned>(std::min<std::int64_t>(32 * warps, most_threads));
   return {x, std::max(1u, kRowThreads / x), 1};
 }

@@ -68,7 +68,7 @@ __device__ __forceinline__ float exp_below(float x, float maximum) {
 /// A running maximum and the sum of exponentials relative to it, in one reading of the row:
 /// 2 bytes an element in bf16 leave time for 15 instructions.
 template <int N, typename T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 4)
     cross_entropy_forward_kernel(const T* logits, CrossEntropyArguments call) {
   __shared__ float scratch[32];
   const std::int64_t t = thread_row();

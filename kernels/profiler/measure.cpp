@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <stdexcept>
 #include <tuple>
+
+#include "kernels/profiler/operands.h"
 
 namespace rehearse {
 namespace {
@@ -16,142 +18,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-/// What tensors are filled from, made once: on the host a pattern for each kind of contents, which
-/// the device repeats over the tensor by itself. Making gigabytes on the host and sending them
-/// would take longer than measuring.
-class FillData {
- public:
-  explicit FillData(std::uint64_t seed) {
-    std::mt19937_64 random(seed);
-    const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };
-    for (std::size_t i = 0; i < kPattern; ++i) {
-      const double radius = std::sqrt(-2 * std::log(uniform()));
-      normal_.push_back(static_cast<float>(radius * std::cos(6.283185307179586 * uniform())));
-      words_.push_back(static_cast<std::uint32_t>(random() >> 32));
-    }
-  }
-
-  /// Fills the tensor at `memory`. Past the pattern's length, what is there is repeated; offsets
-  /// do not repeat.
-  void fill(ComputeDevice& device, const TaskTensor& tensor, std::byte* memory) {
-    const std::size_t bytes = tensor.bytes();
-    const std::vector<std::byte>& pattern = pattern_of(tensor);
-    std::size_t made = std::min(pattern.size(), bytes);
-    device.upload(memory, pattern.data(), made);
-    for (; made < bytes; made += std::min(made, bytes - made))
-      device.copy(memory + made, memory, std::min(made, bytes - made));
-  }
-
- private:
-  static constexpr std::size_t kPattern = (1 << 16) + 1;  // odd: rows do not repeat each other
-  using Key = std::tuple<DType, TaskTensor::Fill, std::int64_t>;
-
-  const std::vector<std::byte>& pattern_of(const TaskTensor& tensor) {
-    const bool offsets = tensor.fill == TaskTensor::Fill::Offsets;
-    const auto count = offsets ? static_cast<std::size_t>(tensor.shape.elements()) : kPattern;
-    std::vector<std::byte>& pattern = patterns_[{tensor.dtype, tensor.fill, tensor.bound}];
-    const std::size_t known = pattern.size() / element_bytes(tensor.dtype);
-    if (known >= count) return pattern;
-    pattern.resize(count * element_bytes(tensor.dtype));
-    for (std::size_t i = known; i < count; ++i) set(pattern, tensor, i);
-    return pattern;
-  }
-
-  template <typename T>
-  static T& at(std::vector<std::byte>& memory, std::size_t index) {
-    return reinterpret_cast<T*>(memory.data())[index];
-  }
-
-  void set(std::vector<std::byte>& memory, const TaskTensor& tensor, std::size_t i) const {
-    using Fill = TaskTensor::Fill;
-    float value = normal_[i % kPattern];
-    if (tensor.fill == Fill::Positive) value = 10 + std::fabs(value);
-    if (tensor.fill == Fill::One) value = 1;
-    switch (tensor.dtype) {
-      case DType::F32:
-        at<float>(memory, i) = value;
-        break;
-      case DType::F64:
-        at<double>(memory, i) = value;
-        break;
-      case DType::Bf16:
-        at<Bf16>(memory, i) = to_bf16(value);
-        break;
-      case DType::F8E4m3:
-        at<F8E4m3>(memory, i) = to_f8e4m3(value);
-        break;
-      case DType::U8:
-        at<std::uint8_t>(memory, i) = words_[i % kPattern] & 1;
-        break;
-      case DType::I32:
-        at<std::int32_t>(memory, i) = static_cast<std::int32_t>(
-            tensor.fill == Fill::Offsets ? static_cast<std::int64_t>(i) * tensor.bound
-                                         : static_cast<std::int64_t>(words_[i % kPattern]) %
-                                               std::max<std::int64_t>(1, tensor.bound));
-        break;
-    }
-  }
-
-  std::vector<float> normal_;
-  std::vector<std::uint32_t> words_;
-  std::map<Key, std::vector<std::byte>> patterns_;
-};
-
-/// Device memory that tasks use one after the other: allocating gigabytes for each would take
-/// longer than measuring.
-class Arena {
- public:
-  explicit Arena(ComputeDevice& device) : device_(device) {}
-  ComputeDevice& device() const { return device_; }
-  /// At least this much; what an earlier call gave is no longer valid.
-  std::byte* reserve(std::size_t bytes) {
-    if (bytes > buffer_.bytes()) {
-      buffer_ = DeviceBuffer();  // both at once might not fit
-      buffer_ = DeviceBuffer(device_, bytes);
-    }
-    return static_cast<std::byte*>(buffer_.data());
-  }
-
- private:
-  ComputeDevice& device_;
-  DeviceBuffer buffer_;
-};
-
-/// Several sets of a task's operands, so that no call finds its own in the cache.
-class Operands {
- public:
-  Operands(const ProfileTask& task, Arena& arena, FillData& data, int sets) {
-    // As far apart as separate allocations would be.
-    constexpr std::size_t kAlignment = 256;
-    std::vector<std::size_t> offsets{0};
-    for (const TaskTensor& tensor : task.tensors)
-      offsets.push_back(offsets.back() + (tensor.bytes() + kAlignment) / kAlignment * kAlignment);
-    const std::size_t stride = offsets.back();
-    std::byte* memory = arena.reserve(stride * static_cast<std::size_t>(sets));
-    for (std::size_t i = 0; i < task.tensors.size(); ++i)
-      data.fill(arena.device(), task.tensors[i], memory + offsets[i]);
-    for (int set = 0; set < sets; ++set) {
-      std::byte* first = memory + stride * static_cast<std::size_t>(set);
-      std::vector<TensorView> views;
-      for (std::size_t i = 0; i < task.tensors.size(); ++i) {
-        const TaskTensor& tensor = task.tensors[i];
-        if (set > 0) arena.device().copy(first + offsets[i], memory + offsets[i], tensor.bytes());
-        views.emplace_back(first + offsets[i], tensor.dtype, tensor.shape);
-      }
-      calls_.push_back(task.call(views));
-    }
-  }
-  const std::vector<OperatorCall>& calls() const { return calls_; }
-  std::vector<OperatorCall> rotated(std::size_t count) const {
-    std::vector<OperatorCall> calls;
-    for (std::size_t i = 0; i < count; ++i) calls.push_back(calls_[i % calls_.size()]);
-    return calls;
-  }
-
- private:
-  std::vector<OperatorCall> calls_;
-};
 
 /// Sets of operands that a task needs so as not to find its own in the cache: more than twice its
 /// size together. A call longer than a batch is not repeated for their sake: what it reads from
@@ -165,42 +31,55 @@ int operand_sets(const ProfileTask& task, double call_s, const MeasureOptions& o
                                      std::min(most, static_cast<double>(options.most_sets))));
 }
 
+/// Thrown where a task would take more time than is left; nothing is wrong with it.
+struct OutOfTime {};
+
 /// Measures one task until its samples agree, its time is up, or it is interrupted.
 class TaskMeter {
  public:
+  /// Throws OutOfTime where the task's first call shows that it cannot be measured in time.
   TaskMeter(const ProfileTask& task, Arena& arena, Stopwatch& stopwatch, FillData& data,
-            const MeasureOptions& options, const std::atomic<bool>& interrupt)
+            const MeasureOptions& options, const std::atomic<bool>& interrupt,
+            Clock::time_point deadline)
       : stopwatch_(stopwatch),
         options_(options),
         interrupt_(interrupt),
+        deadline_(deadline),
         operands_(task, arena, data, 1) {
     // The first call pays for pages, workspaces and heuristics; the second says how long one is.
     const auto trial = stopwatch_.prepare(operands_.rotated(1));
+    const auto start = Clock::now();
     trial->run_s();
+    if (interrupt_ || Clock::now() + (Clock::now() - start) > deadline_) throw OutOfTime();
     call_s_ = trial->run_s();
     if (const int sets = operand_sets(task, call_s_, options_); sets > 1)
       operands_ = Operands(task, arena, data, sets);
   }
 
+  double call_s() const { return call_s_; }
+
   MeasuredOperator burst(double time_s) {
     const auto start = Clock::now();
-    make_batch();
     std::vector<double> samples;
+    // A call much longer than a batch is its own batch, and warm: the trial was its first sample.
+    if (call_s_ > kLongBatches * options_.batch_s && operands_.calls().size() == 1)
+      samples.push_back(call_s_);
+    make_batch(samples.empty());
     while (static_cast<int>(samples.size()) < options_.most_samples && !interrupt_) {
-      samples.push_back(batch_->run_s() / static_cast<double>(calls_));
       const auto count = static_cast<int>(samples.size());
+      if (count >= 1 && Clock::now() >= deadline_) break;
       if (count >= 3 && seconds_since(start) > time_s) break;
       if (count >= options_.least_samples &&
           statistics_of(samples).spread() < options_.enough_spread)
         break;
+      samples.push_back(batch_->run_s() / static_cast<double>(calls_));
     }
-    if (samples.empty()) samples.push_back(batch_->run_s() / static_cast<double>(calls_));
+    if (samples.empty()) samples.push_back(call_s_);
     return {.seconds = statistics_of(samples), .remarks = stopwatch_.remarks(operands_.calls()[0])};
   }
 
   /// A second without pause; the median of its second half, when clocks have settled.
   MeasuredOperator sustained() {
-    constexpr double kSettle_s = 1;
     const auto start = Clock::now();
     std::vector<double> samples;
     while (seconds_since(start) < kSettle_s && !interrupt_)
@@ -212,9 +91,12 @@ class TaskMeter {
             .seconds = statistics_of(samples),
             .remarks = stopwatch_.remarks(operands_.calls()[0])};
   }
+  static constexpr double kSettle_s = 1;
 
  private:
-  void make_batch() {
+  static constexpr double kLongBatches = 10;
+
+  void make_batch(bool cold) {
     constexpr double kMostCalls = 4096;
     const double wanted = std::ceil(options_.batch_s / std::max(call_s_, 1e-9));
     const std::size_t sets = operands_.calls().size();
@@ -222,16 +104,47 @@ class TaskMeter {
     calls_ =
         (static_cast<std::size_t>(std::clamp(wanted, 1.0, kMostCalls)) + sets - 1) / sets * sets;
     batch_ = stopwatch_.prepare(operands_.rotated(calls_));
-    batch_->run_s();
+    if (cold) batch_->run_s();
   }
 
   Stopwatch& stopwatch_;
   const MeasureOptions& options_;
   const std::atomic<bool>& interrupt_;
+  Clock::time_point deadline_;
   Operands operands_;
   std::unique_ptr<TimedBatch> batch_;
   std::size_t calls_ = 1;
   double call_s_ = 0;
+};
+
+/// What operators alike share: the same kernel in other sizes.
+using Kind = std::tuple<std::string, Pass, DType>;
+Kind kind_of(const ProfileTask& task) { return {task.label, task.op.pass, task.dtype}; }
+
+/// How long a task will take, from the largest of its kind that was measured: whoever starts a
+/// task of seconds when one is left overruns the budget.
+class Foresight {
+ public:
+  void learn(const ProfileTask& task, double call_s) {
+    Seen& seen = of_kind_[kind_of(task)];
+    if (work(task) >= seen.work) seen = {.work = work(task), .call_s = call_s};
+  }
+  /// The least it takes to measure: the first call, the second, and a sample. 0 where nothing is
+  /// known of its kind.
+  double least_s(const ProfileTask& task) const {
+    const auto seen = of_kind_.find(kind_of(task));
+    if (seen == of_kind_.end()) return 0;
+    return 3 * seen->second.call_s * work(task) / seen->second.work;
+  }
+
+ private:
+  struct Seen {
+    double work = 0, call_s = 0;
+  };
+  static double work(const ProfileTask& task) {
+    return std::max({1.0, task.op.flops, task.bytes()});
+  }
+  std::map<Kind, Seen> of_kind_;
 };
 
 /// Whether the device still computes. A call that it refuses leaves it well; a kernel that reached
@@ -245,14 +158,82 @@ bool is_well(ComputeDevice& device) {
   }
 }
 
-/// The same order for the same seed on every platform; std::shuffle differs between libraries.
-std::vector<std::size_t> random_order(std::size_t count, std::uint64_t seed) {
-  std::vector<std::size_t> order(count);
+/// First the least of each kind, so that the shortest budget sees all of them and knows what others
+/// will take; then all others. Both in an order that is random, and the same for the same seed on
+/// every platform: std::shuffle differs between libraries.
+std::vector<std::size_t> order_of(const std::vector<ProfileTask>& tasks, std::uint64_t seed) {
+  std::vector<std::size_t> order(tasks.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::mt19937_64 random(seed);
-  for (std::size_t i = count; i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  for (std::size_t i = tasks.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  const auto size = [&](std::size_t i) { return tasks[i].op.flops + tasks[i].bytes(); };
+  std::map<Kind, std::size_t> least;
+  for (const std::size_t i : order) {
+    const auto [known, is_new] = least.emplace(kind_of(tasks[i]), i);
+    if (!is_new && size(i) < size(known->second)) known->second = i;
+  }
+  std::stable_partition(order.begin(), order.end(),
+                        [&](std::size_t i) { return least.at(kind_of(tasks[i])) == i; });
   return order;
 }
+
+/// One run of measurements: what it knows, and what it has found.
+class Session {
+ public:
+  Session(const std::vector<ProfileTask>& tasks, ComputeDevice& device, Stopwatch& stopwatch,
+          const MeasureOptions& options, const std::atomic<bool>& interrupt)
+      : tasks_(tasks),
+        stopwatch_(stopwatch),
+        options_(options),
+        interrupt_(interrupt),
+        data_(options.seed),
+        arena_(device) {}
+
+  double elapsed_s() const { return seconds_since(start_); }
+  double left_s() const { return options_.budget_s - elapsed_s(); }
+  Measurements result;
+
+  /// Measures a task, or leaves it out where too little time is left. Of that, short tasks leave
+  /// some over; twice the even share lets long ones have it.
+  void measure(std::size_t index, std::size_t tasks_left) {
+    const ProfileTask& task = tasks_[index];
+    if (foresight_.least_s(task) > left_s()) {
+      ++result.not_reached;
+      return;
+    }
+    const auto began = Clock::now();
+    try {
+      TaskMeter meter(task, arena_, stopwatch_, data_, options_, interrupt_,
+                      start_ + std::chrono::duration_cast<Clock::duration>(
+                                   std::chrono::duration<double>(options_.budget_s)));
+      add(index, meter.burst(2 * left_s() / static_cast<double>(tasks_left)));
+      foresight_.learn(task, meter.call_s());
+      if (task.sustained && !interrupt_ && left_s() > TaskMeter::kSettle_s)
+        add(index, meter.sustained());
+    } catch (const OutOfTime&) {
+      ++result.not_reached;
+      foresight_.learn(task, seconds_since(began));
+    } catch (const std::exception& error) {
+      result.failures.push_back({.task = index, .reason = error.what()});
+    }
+  }
+  bool device_is_well() { return result.failures.empty() || is_well(arena_.device()); }
+
+ private:
+  void add(std::size_t index, MeasuredOperator one) {
+    one.task = index;
+    result.operators.push_back(std::move(one));
+  }
+
+  const std::vector<ProfileTask>& tasks_;
+  Stopwatch& stopwatch_;
+  const MeasureOptions& options_;
+  const std::atomic<bool>& interrupt_;
+  const Clock::time_point start_ = Clock::now();
+  FillData data_;
+  Arena arena_;
+  Foresight foresight_;
+};
 
 }  // namespace
 
@@ -260,35 +241,18 @@ Measurements measure(const std::vector<ProfileTask>& tasks, ComputeDevice& devic
                      Stopwatch& stopwatch, const MeasureOptions& options,
                      const std::atomic<bool>& interrupt,
                      const std::function<void(const MeasureProgress&)>& progress) {
-  const auto start = Clock::now();
-  FillData data(options.seed);
-  Arena arena(device);
-  Measurements result;
+  Session session(tasks, device, stopwatch, options, interrupt);
   std::size_t done = 0;
-  for (const std::size_t index : random_order(tasks.size(), options.seed)) {
-    const double elapsed = seconds_since(start), left = options.budget_s - elapsed;
-    if (interrupt || left <= 0) break;
-    progress({.done = done, .total = tasks.size(), .elapsed_s = elapsed});
+  for (const std::size_t index : order_of(tasks, options.seed)) {
+    if (interrupt || session.left_s() <= 0 || !session.device_is_well()) break;
+    progress({.done = done, .total = tasks.size(), .elapsed_s = session.elapsed_s()});
+    session.measure(index, tasks.size() - done);
     ++done;
-    try {
-      TaskMeter meter(tasks[index], arena, stopwatch, data, options, interrupt);
-      // Short tasks leave time over; twice the even share lets long ones have it.
-      MeasuredOperator one = meter.burst(2 * left / static_cast<double>(tasks.size() - done + 1));
-      one.task = index;
-      result.operators.push_back(one);
-      if (tasks[index].sustained && !interrupt) {
-        one = meter.sustained();
-        one.task = index;
-        result.operators.push_back(one);
-      }
-    } catch (const std::exception& error) {
-      result.failures.push_back({.task = index, .reason = error.what()});
-      if (!is_well(device)) break;
-    }
   }
-  result.not_reached = tasks.size() - done;
+  Measurements result = std::move(session.result);
+  result.not_reached += tasks.size() - done;
   result.interrupted = interrupt;
-  result.elapsed_s = seconds_since(start);
+  result.elapsed_s = session.elapsed_s();
   std::stable_sort(result.operators.begin(), result.operators.end(),
                    [](const auto& a, const auto& b) { return a.task < b.task; });
   return result;
