@@ -51,8 +51,10 @@ const FieldTable<ExpectedStage>& stage_table() {
   return table;
 }
 
-/// Sequences a replica handles in a step as micro-batches; 0 where they do not divide.
-std::int64_t step_micro_batches(const PlanFile& file) {
+/// Micro-batches that a replica handles in a step; 0 where the batch does not divide.
+std::int64_t step_micro_batches(const PlanFile& file, int replica) {
+  const std::vector<int>& shares = file.plan.replica_micro_batches;
+  if (!shares.empty()) return shares[static_cast<std::size_t>(replica)];
   const std::int64_t each = std::int64_t{file.plan.dp} * file.plan.micro_batch;
   return file.workload.global_batch % each == 0 ? file.workload.global_batch / each : 0;
 }
@@ -103,8 +105,29 @@ Plan scheduled_plan(const PlanFile& file) {
   return plan;
 }
 
-void check_schedule(const PlanFile& file, ObjectCheck& check) {
-  const std::int64_t micro_batches = step_micro_batches(file);
+/// False, and says so, where given shares are not shares of the batch.
+bool check_shares(const PlanFile& file, ObjectCheck& check) {
+  const std::vector<int>& shares = file.plan.replica_micro_batches;
+  if (shares.empty()) return true;
+  const auto wrong = [&](std::string message) {
+    check.problem("plan", "replica_micro_batches: " + std::move(message));
+    return false;
+  };
+  if (shares.size() != static_cast<std::size_t>(file.plan.dp))
+    return wrong(std::to_string(shares.size()) + " numbers for " + std::to_string(file.plan.dp) +
+                 " replicas");
+  const std::int64_t sequences =
+      std::accumulate(shares.begin(), shares.end(), std::int64_t{0}) * file.plan.micro_batch;
+  if (sequences != file.workload.global_batch)
+    return wrong("together they are " + std::to_string(sequences) +
+                 " sequences, but global_batch is " + std::to_string(file.workload.global_batch));
+  if (!file.actions.empty() || !file.plan.actions.empty())
+    return wrong("an explicit order of work has one number of micro-batches for all replicas");
+  return true;
+}
+
+void check_schedule(const PlanFile& file, int replica, ObjectCheck& check) {
+  const std::int64_t micro_batches = step_micro_batches(file, replica);
   if (micro_batches == 0 || static_cast<double>(micro_batches) > kMostGlobalBatch) {
     check.problem("workload",
                   "global_batch = " + std::to_string(file.workload.global_batch) +
@@ -126,7 +149,12 @@ void check_plan_file(PlanFile& file, ObjectCheck& check) {
   if (file.workload.seq_len == 0) file.workload.seq_len = file.model.max_seq_len;
   check_ranks(file, check);
   check_layers(file, check);
-  check_schedule(file, check);
+  if (!check_shares(file, check)) return;
+  const std::vector<int>& shares = file.plan.replica_micro_batches;
+  check_schedule(file, 0, check);
+  for (std::size_t replica = 1; replica < shares.size(); ++replica)
+    if (shares[replica] != shares[replica - 1])
+      check_schedule(file, static_cast<int>(replica), check);
 }
 
 const FieldTable<PlanFile>& plan_file_table() {
@@ -210,8 +238,8 @@ std::optional<PlanFile> read_plan_file(std::string_view text, const std::string&
   return file;
 }
 
-Schedule schedule_of(const PlanFile& file) {
-  const int micro_batches = static_cast<int>(step_micro_batches(file));
+Schedule schedule_of(const PlanFile& file, int replica) {
+  const int micro_batches = static_cast<int>(step_micro_batches(file, replica));
   return plan_schedule(scheduled_plan(file), micro_batches);
 }
 

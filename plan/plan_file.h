@@ -41,12 +41,14 @@ struct PlanFile {
 std::string write_plan_file(const PlanFile& file);
 
 /// Reads a plan/1 document; every problem is reported at once. What comes back is consistent:
-/// ranks = dp·tp·cp·pp on distinct GPUs, layer_split adds up, the schedule can run.
+/// ranks = dp·tp·cp·pp on distinct GPUs, layer_split and shares of the batch add up, the schedule
+/// can run.
 std::optional<PlanFile> read_plan_file(std::string_view text, const std::string& path,
                                        Problems& problems);
 
-/// The explicit actions, or the plan's schedule made. REQUIRES: the file was read without problem.
-Schedule schedule_of(const PlanFile& file);
+/// The explicit actions, or the plan's schedule made, of a replica: the same for all whose share of
+/// the batch is the same. REQUIRES: the file was read without problem.
+Schedule schedule_of(const PlanFile& file, int replica = 0);
 
 /// The actions of one stage as text, and back; false where the text is not of that form.
 std::string actions_text(const std::vector<Action>& actions, int chunks);

@@ -11,7 +11,12 @@ std::size_t at(std::int32_t index) { return static_cast<std::size_t>(index); }
 
 GradientSync::GradientSync(const RankContext& rank, RankGroups& groups, const Schedule& schedule,
                            int stage)
-    : rank_(rank), groups_(groups), schedule_(schedule), stage_(stage) {
+    : rank_(rank),
+      groups_(groups),
+      schedule_(schedule),
+      stage_(stage),
+      reduces_early_(rank.plan.overlap.gradients &&
+                     (schedule.chunks == 1 || rank.plan.replica_micro_batches.empty())) {
   const std::vector<Unit>& units = rank.store.units();
   for (const Unit& unit : units) {
     int count = 0;
@@ -58,7 +63,7 @@ void GradientSync::unit_done(std::int32_t unit) {
   // MPI moves messages while it is called: look after those under way.
   for (const Transfer& transfer : reductions_)
     if (transfer != nullptr) transfer->test();
-  if (!rank_.plan.overlap.gradients || done_[at(unit)] < visits_[at(unit)]) return;
+  if (!reduces_early_ || done_[at(unit)] < visits_[at(unit)]) return;
   for (std::size_t b = 0; b < waits_for_.size(); ++b)
     if (!is_reduced_[b] && ready(b) && !waits_for_copy(b)) reduce(b);
 }

@@ -46,6 +46,9 @@ class GradientSync {
   RankGroups& groups_;
   const Schedule& schedule_;
   int stage_;
+  /// Buckets are reduced as soon as they are complete. Replicas of unequal shares may complete
+  /// buckets of several chunks in different orders, but have to reduce them in one: at the end.
+  bool reduces_early_;
   std::int32_t tied_table_ = -1;
   std::vector<int> visits_;  ///< by unit: micro-batches that come to it
   std::vector<int> done_;    ///< by unit: micro-batches whose gradients are in

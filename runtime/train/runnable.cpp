@@ -59,9 +59,12 @@ void layout_reasons(const PlanFile& file, Reasons& reasons) {
                  "plan/context: " + number(file.model.heads) + " heads and " +
                      number(file.model.kv_heads) + " key/value heads do not divide among " +
                      number(shares) + " tensor and context ranks, as all-to-alls need");
-  reasons.unless(plan.batch_split == BatchSplit::Even && plan.rebalance_every == 0 &&
-                     plan.replica_micro_batches.empty(),
-                 "plan/batch_split: replicas share the batch evenly in a real run");
+  reasons.unless(
+      plan.batch_split == BatchSplit::Even || !plan.replica_micro_batches.empty(),
+      "plan/batch_split: shares by speed are trained as `rehearse run --plan-out` writes "
+      "them, in replica_micro_batches");
+  reasons.unless(plan.rebalance_every == 0,
+                 "plan/rebalance_every: shares of the batch stay as they are in a real run");
   reasons.unless(plan.updates == Updates{},
                  "plan/updates: only synchronous all-reduced updates are trained");
   reasons.unless(plan.stage_placement == Deal::RoundRobin,

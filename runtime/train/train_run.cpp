@@ -128,12 +128,7 @@ void check_corpus(const Corpus& corpus, const PlanFile& file, const std::string&
   if (corpus.vocab > file.model.vocab)
     throw std::runtime_error(path + " has tokens up to " + std::to_string(corpus.vocab - 1) +
                              ", but the model's vocabulary is " + std::to_string(file.model.vocab));
-  BatchSpec spec;
-  spec.tokens = corpus.tokens;
-  spec.seq_len = file.workload.seq_len;
-  spec.global_batch = static_cast<int>(file.workload.global_batch);
-  spec.replicas = file.plan.dp;
-  const std::string fault = batch_fault(spec);
+  const std::string fault = batch_fault(batch_spec(file, {}, corpus.tokens));
   if (!fault.empty()) throw std::runtime_error(path + ": " + fault);
 }
 

@@ -10,22 +10,25 @@
 namespace rehearse {
 namespace {
 
-BatchSpec batch_spec(const PlanFile& file, const TrainOptions& options, std::int64_t tokens) {
-  BatchSpec spec;
-  spec.tokens = tokens;
-  spec.seq_len = file.workload.seq_len;
-  spec.global_batch = static_cast<int>(file.workload.global_batch);
-  spec.replicas = file.plan.dp;
-  spec.partition = options.partition;
-  spec.seed = options.seed;
-  return spec;
-}
-
 DType dtype_of(Precision precision) {
   return precision == Precision::Fp32 ? DType::F32 : DType::Bf16;
 }
 
 }  // namespace
+
+BatchSpec batch_spec(const PlanFile& file, const TrainOptions& options,
+                     std::int64_t corpus_tokens) {
+  BatchSpec spec;
+  spec.tokens = corpus_tokens;
+  spec.seq_len = file.workload.seq_len;
+  spec.global_batch = static_cast<int>(file.workload.global_batch);
+  spec.replicas = file.plan.dp;
+  spec.partition = options.partition;
+  spec.seed = options.seed;
+  for (const int share : file.plan.replica_micro_batches)
+    spec.replica_samples.push_back(share * file.plan.micro_batch);
+  return spec;
+}
 
 double bucket_parameters(const Plan& plan) {
   if (plan.bucket_bytes > 0) return plan.bucket_bytes / bytes_of(plan.gradient_precision);
@@ -36,7 +39,7 @@ Trainer::Trainer(const PlanFile& file, const TrainOptions& options, World& world
                  ComputeDevice& device, std::int64_t corpus_tokens, SampleReader reader)
     : file_(file),
       options_(options),
-      schedule_(schedule_of(file)),
+      schedule_(schedule_of(file, RankMap(file.plan).coordinates(Rank{world.rank()}).data)),
       device_(device),
       reader_(std::move(reader)),
       batches_(batch_spec(file, options, corpus_tokens)),

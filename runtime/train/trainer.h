@@ -117,6 +117,9 @@ class Trainer {
   std::int64_t step_ = 0;
 };
 
+/// How the plan's replicas share the samples of a step.
+BatchSpec batch_spec(const PlanFile& file, const TrainOptions& options, std::int64_t corpus_tokens);
+
 /// Parameters in a bucket of gradients: the plan's bytes, or Megatron-LM's max(40 M, 1 M · dp).
 double bucket_parameters(const Plan& plan);
 

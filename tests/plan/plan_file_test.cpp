@@ -87,6 +87,26 @@ TEST_CASE("A plan file reads back to what was written") {
   CHECK(schedule.actions == make_schedule(ScheduleKind::OneFOneB, 2, 1, 2).actions);
 }
 
+TEST_CASE("A plan file carries unequal shares of the batch, each with its schedule") {
+  PlanFile file = example();
+  REQUIRE(file.plan.dp == 2);
+  file.workload.global_batch = 4 * file.plan.micro_batch;
+  file.plan.replica_micro_batches = {3, 1};
+  Problems problems;
+  const auto read = read_plan_file(write_plan_file(file), "plan.json", problems);
+  INFO(problems.text());
+  REQUIRE(read.has_value());
+  CHECK(schedule_of(*read, 0).micro_batches == 3);
+  CHECK(schedule_of(*read, 1).micro_batches == 1);
+  // Five do not divide by two replicas, and need not.
+  file.workload.global_batch = 5 * file.plan.micro_batch;
+  CHECK(problems_of(file).find("but global_batch is") != std::string::npos);
+  file.plan.replica_micro_batches = {3, 2};
+  CHECK(problems_of(file).empty());
+  file.plan.replica_micro_batches = {5};
+  CHECK(problems_of(file).find("1 numbers for 2 replicas") != std::string::npos);
+}
+
 TEST_CASE("A plan file carries an explicit schedule") {
   PlanFile file = example();
   file.actions = {"F0 F1 B0 B1", "F0 B0 F1 I1 W1"};

@@ -30,6 +30,11 @@ TEST_CASE("two data ranks that share the optimizer's state train like one") {
   check_parity(2, "dp=2 zero=1 model=llama bucket_bytes=1000");
 }
 
+TEST_CASE("data ranks with unequal shares of the batch train like one") {
+  check_parity(2, "dp=2 shares=3:1 micro_batch=2");
+  check_parity(4, "dp=2 pp=2 chunks=2 shares=6:2 zero=1 model=llama");
+}
+
 TEST_CASE("two tensor ranks train like one") {
   check_parity(2, "tp=2");
   check_parity(2, "tp=2 model=llama recompute=1");

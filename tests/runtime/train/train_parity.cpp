@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <map>
+#include <sstream>
 #include <string>
 
 #include "runtime/train/trainer.h"
@@ -87,6 +88,9 @@ PlanFile plan_of(const Words& words) {
   plan.overlap.parameters = plan.overlap.pipeline = plan.overlap.gradients;
   plan.overlap.context = plan.overlap.gradients;
   plan.context_balanced = number(words, "balanced", 1) != 0;
+  std::istringstream shares(word(words, "shares", ""));
+  for (std::string share; std::getline(shares, share, ':');)
+    plan.replica_micro_batches.push_back(std::atoi(share.c_str()));
   if (word(words, "context", "ring") == "all-to-all") plan.context = ContextKind::AllToAll;
   const int pieces =
       plan.schedule == ScheduleKind::DualPipe ? plan.pp : plan.pp * plan.virtual_stages;
@@ -238,9 +242,10 @@ struct Expected {
 };
 
 /// What the simulator counts for this rank, from the same lists that it prices.
-Expected expected_bytes(const PlanFile& file, int stage) {
+Expected expected_bytes(const PlanFile& file, const Coordinates& at) {
+  const int stage = at.pipeline;
   const Plan& plan = file.plan;
-  const Schedule schedule = schedule_of(file);
+  const Schedule schedule = schedule_of(file, at.data);
   const LayerShape shape = layer_shape(file.model, plan, file.workload.seq_len);
   const bool splits = plan.schedule == ScheduleKind::ZbH1 || plan.schedule == ScheduleKind::ZbH2 ||
                       plan.schedule == ScheduleKind::ZbV || plan.schedule == ScheduleKind::DualPipe;
@@ -292,8 +297,7 @@ Expected expected_bytes(const PlanFile& file, int stage) {
 }
 
 void compare_traffic(const PlanFile& file, const Run& run, int rank) {
-  const int stage = RankMap(file.plan).coordinates(Rank{rank}).pipeline;
-  const Expected expected = expected_bytes(file, stage);
+  const Expected expected = expected_bytes(file, RankMap(file.plan).coordinates(Rank{rank}));
   const TrafficCount& traffic = run.traffic;
   // The lists count the whole of what a gather gives, a communicator the part it was given.
   const auto tensor = static_cast<double>(
@@ -353,7 +357,8 @@ int run_rank(World& world, const Words& words) {
   const int steps = number(words, "steps", 20);
   const bool bf16 = file.plan.precision == Precision::Bf16;
   Words alone = words;
-  for (const char* name : {"dp", "tp", "cp", "pp", "chunks", "schedule", "zero", "sp", "recompute"})
+  for (const char* name :
+       {"dp", "tp", "cp", "pp", "chunks", "schedule", "zero", "sp", "recompute", "shares"})
     alone.erase(name);
   alone["micro_batch"] = "1";
   const auto one = lone_world();
