@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "plan/json_value.h"
+#include "plan/rank_map.h"
 #include "plan/units.h"
+#include "runtime/train/sequence_tables.h"
 
 namespace rehearse {
 namespace {
@@ -14,6 +17,73 @@ std::string fixed(double value, int digits) {
   char text[64];
   std::snprintf(text, sizeof(text), "%.*f", digits, value);
   return text;
+}
+
+const char* partition_name(Partition partition) {
+  switch (partition) {
+    case Partition::Range:
+      return "range";
+    case Partition::Random:
+      return "random";
+    case Partition::RoundRobin:
+      return "round-robin";
+  }
+  return "";
+}
+
+/// Samples that all replicas together have had.
+std::int64_t samples_of(const TrainResult& result, const PlanFile& file) {
+  return static_cast<std::int64_t>(result.steps.size()) * file.workload.global_batch;
+}
+
+/// Rows and columns: what of the data the ranks have had.
+std::string data_text(const TrainResult& result, const PlanFile& file) {
+  const std::int64_t samples = samples_of(result, file);
+  std::string text =
+      std::to_string(samples) + " samples of " + std::to_string(file.workload.seq_len) +
+      " tokens (" + partition_name(result.partition) + "), " +
+      fixed(static_cast<double>(samples) / static_cast<double>(result.samples_per_epoch), 3) +
+      " epochs";
+  if (file.plan.dp > 1) {
+    const auto [least, most] = std::minmax_element(
+        result.data.begin(), result.data.end(),
+        [](const DataCount& a, const DataCount& b) { return a.samples < b.samples; });
+    text += "; " + std::to_string(least->samples);
+    if (least->samples < most->samples) text += " to " + std::to_string(most->samples);
+    text += " a replica";
+  }
+  if (file.plan.cp > 1)
+    text += "; " + std::to_string(file.workload.seq_len / file.plan.cp) +
+            " tokens of each a context rank";
+  return text + "\n";
+}
+
+/// The samples of each rank, and which of their tokens.
+JsonValue data_json(const TrainResult& result, const PlanFile& file) {
+  JsonValue data = JsonValue::object();
+  data.add("partition", JsonValue::of(partition_name(result.partition)));
+  data.add("samples", JsonValue::of(samples_of(result, file)));
+  data.add("samples_per_epoch", JsonValue::of(result.samples_per_epoch));
+  JsonValue ranks = JsonValue::list();
+  const RankMap map(file.plan);
+  for (std::size_t rank = 0; rank < result.data.size(); ++rank) {
+    const Coordinates at = map.coordinates(Rank{static_cast<int>(rank)});
+    JsonValue item = JsonValue::object();
+    item.add("replica", JsonValue::of(at.data));
+    item.add("samples", JsonValue::of(result.data[rank].samples));
+    item.add("tokens", JsonValue::of(result.data[rank].tokens));
+    JsonValue columns = JsonValue::list();
+    for (const TokenRange& range : context_ranges(file.workload.seq_len, file.plan.cp, at.context,
+                                                  holds_two_pieces(file.plan))) {
+      JsonValue ends = JsonValue::list();
+      ends.items = {JsonValue::of(range.begin), JsonValue::of(range.end)};
+      columns.items.push_back(std::move(ends));
+    }
+    item.add("columns", std::move(columns));
+    ranks.items.push_back(std::move(item));
+  }
+  data.add("ranks", std::move(ranks));
+  return data;
 }
 
 }  // namespace
@@ -58,7 +128,7 @@ std::string result_text(const TrainResult& result, const PlanFile& file) {
   } else {
     text += "; nothing was predicted";
   }
-  return text + "\n";
+  return text + "\n" + data_text(result, file);
 }
 
 std::string result_json(const TrainResult& result, const PlanFile& file) {
@@ -85,6 +155,7 @@ std::string result_json(const TrainResult& result, const PlanFile& file) {
     steps.items.push_back(std::move(item));
   }
   root.add("steps", std::move(steps));
+  root.add("data", data_json(result, file));
   JsonValue ranks = JsonValue::list();
   for (const std::vector<double>& bytes : result.traffic_bytes) {
     JsonValue item = JsonValue::object();

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <iostream>
 #include <stdexcept>
 
 #include "plan/digest.h"
+#include "plan/ensure.h"
 #include "runtime/checkpoint.h"
 #include "runtime/train/corpus.h"
 #include "runtime/train/step_recorder.h"
@@ -132,6 +134,26 @@ void check_corpus(const Corpus& corpus, const PlanFile& file, const std::string&
   if (!fault.empty()) throw std::runtime_error(path + ": " + fault);
 }
 
+/// What each rank worked on. One rank of each replica and each place in its context group together
+/// have had every token of every step, once.
+std::vector<DataCount> counts_of_all(Trainer& trainer, const PlanFile& file,
+                                     const TrainResult& result) {
+  const DataCount& own = trainer.data_count();
+  std::vector<DataCount> counts;
+  std::int64_t tokens = 0;
+  const RankMap map(file.plan);
+  for (const std::vector<double>& rank : trainer.from_all_ranks(
+           {static_cast<double>(own.samples), static_cast<double>(own.tokens)})) {
+    const Coordinates at = map.coordinates(Rank{static_cast<int>(counts.size())});
+    counts.push_back({std::llround(rank[0]), std::llround(rank[1])});
+    if (at.tensor == 0 && at.pipeline == 0) tokens += counts.back().tokens;
+  }
+  const std::int64_t of_steps = std::int64_t{file.workload.global_batch} * file.workload.seq_len *
+                                static_cast<std::int64_t>(result.steps.size());
+  ensure(tokens == of_steps, "ranks together compute each token of a step once");
+  return counts;
+}
+
 }  // namespace
 
 double TrainResult::median_step_s() const {
@@ -181,6 +203,9 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
   }
   if (recorder) recorder->write(request.timeline, file.title);
   result.traffic_bytes = trainer.traffic_of_all();
+  result.data = counts_of_all(trainer, file, result);
+  result.partition = options.partition;
+  result.samples_per_epoch = trainer.batches().samples_per_epoch();
   if (!request.checkpoint.empty() && checkpoints.saved_step() != trainer.next_step())
     checkpoints.save();
   return result;

@@ -10,6 +10,9 @@ struct TrainResult {
   double tokens_per_step = 0;
   int ranks = 1;
   std::vector<std::vector<double>> traffic_bytes;  ///< [rank][Traffic], of the last step
+  std::vector<DataCount> data;                     ///< [rank], of all steps of this run
+  Partition partition = Partition::Random;
+  std::int64_t samples_per_epoch = 0;
   double median_step_s() const;
 };
 

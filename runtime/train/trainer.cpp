@@ -160,6 +160,10 @@ void Trainer::execute(const Action& action) {
   const int m = action.micro_batch;
   switch (action.kind) {
     case ActionKind::Forward: {
+      if (seen_.insert(m).second) {  // several chunks of the rank may see it
+        data_count_.samples += file_.plan.micro_batch;
+        data_count_.tokens += rank_->tokens();
+      }
       Tensor input;
       if (!chunk.begins_model()) input = mail_->receive(true, action.chunk, m);
       const bool reads = chunk.begins_model() || chunk.ends_model();
@@ -197,6 +201,7 @@ double Trainer::step_loss() {
 StepReport Trainer::step() {
   samples_ = batches_.samples(step_, groups_->at.data);
   data_.clear();
+  seen_.clear();
   store_->clear_gradients();
   sync_->begin_step();
   mail_->begin_step();

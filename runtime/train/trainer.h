@@ -2,6 +2,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -31,6 +32,12 @@ struct StepReport {
   double loss = 0;        ///< mean over the tokens of the step, before the update
   double gradient_norm = 0;
   double rate = 0;
+};
+
+/// What a rank has worked on.
+struct DataCount {
+  std::int64_t samples = 0;  ///< of which it has had tokens
+  std::int64_t tokens = 0;   ///< of them, that it computes
 };
 
 /// Part of a tensor that this rank holds, in the host's memory.
@@ -65,9 +72,14 @@ class Trainer {
 
   /// The sum of a number of each rank.
   double sum_over_world(double value);
+  /// The numbers of every rank, [rank]. All give as many.
+  std::vector<std::vector<double>> from_all_ranks(const std::vector<double>& mine);
   /// Bytes that each rank gave to its communicators, [rank][Traffic].
   std::vector<std::vector<double>> traffic_of_all();
 
+  /// Counted as micro-batches go forward, since the trainer was made.
+  const DataCount& data_count() const { return data_count_; }
+  const BatchPlan& batches() const { return batches_; }
   const TrafficCount& traffic() const { return traffic_; }
   void clear_traffic() { traffic_.clear(); }
   double tokens_per_step() const;
@@ -113,6 +125,8 @@ class Trainer {
   std::optional<Optimizer> optimizer_;
   Tensor loss_scale_;
   std::map<int, MicroBatch> data_;
+  std::set<int> seen_;  ///< micro-batches of the step that have gone forward
+  DataCount data_count_;
   std::vector<std::int64_t> samples_;
   std::int64_t step_ = 0;
 };

@@ -81,20 +81,27 @@ double Trainer::sum_over_world(double value) {
   return value;
 }
 
-std::vector<std::vector<double>> Trainer::traffic_of_all() {
-  const int ranks = groups_->world->size();
-  std::vector<double> flat(static_cast<std::size_t>(ranks * kTrafficCount), 0.0);
-  for (int t = 0; t < kTrafficCount; ++t)
-    flat[static_cast<std::size_t>(groups_->world->rank() * kTrafficCount + t)] =
-        static_cast<double>(traffic_.of(static_cast<Traffic>(t)));
+std::vector<std::vector<double>> Trainer::from_all_ranks(const std::vector<double>& mine) {
+  const auto ranks = static_cast<std::size_t>(groups_->world->size());
+  std::vector<double> flat(ranks * mine.size(), 0.0);
+  const auto own = static_cast<std::size_t>(groups_->world->rank()) * mine.size();
+  for (std::size_t i = 0; i < mine.size(); ++i) flat[own + i] = mine[i];
   const Tensor all(*pool_, DType::F64, {static_cast<std::int64_t>(flat.size())});
   device_.upload(all.view().data, flat.data(), flat.size() * sizeof(double));
   groups_->world->all_reduce(all, Reduction::Sum, Traffic::Report);
   device_.download(flat.data(), all.view().data, flat.size() * sizeof(double));
   std::vector<std::vector<double>> out;
-  for (int r = 0; r < ranks; ++r)
-    out.emplace_back(flat.begin() + r * kTrafficCount, flat.begin() + (r + 1) * kTrafficCount);
+  for (auto next = flat.begin(); next != flat.end();
+       next += static_cast<std::ptrdiff_t>(mine.size()))
+    out.emplace_back(next, next + static_cast<std::ptrdiff_t>(mine.size()));
   return out;
+}
+
+std::vector<std::vector<double>> Trainer::traffic_of_all() {
+  std::vector<double> mine;
+  for (int t = 0; t < kTrafficCount; ++t)
+    mine.push_back(static_cast<double>(traffic_.of(static_cast<Traffic>(t))));
+  return from_all_ranks(mine);
 }
 
 }  // namespace rehearse

@@ -1,6 +1,7 @@
 // `rehearse-device train` from its command line: what it prints and what it refuses.
 #include <algorithm>
 
+#include "plan/json_document.h"
 #include "tests/catch.h"
 #include "tests/places.h"
 #include "tests/runtime/train/train_program.h"
@@ -17,6 +18,39 @@ TEST_CASE("train starts the plan's ranks and says loss, rate and time") {
   CHECK(result.out.find("at step 5") != std::string::npos);
   CHECK(result.out.find("tokens/s on 2 ranks") != std::string::npos);
   CHECK(result.err.empty());
+}
+
+TEST_CASE("train says exactly what of the data each rank has had") {
+  // Rows between unequal replicas, columns between context ranks: blocks.
+  const RunFolder folder;
+  const std::string plan = folder.write("plan.json", uneven_plan({3, 1}, 2));
+  const std::string text = folder.write("text.txt", some_text());
+  const ChildResult result = train({plan, "--data", text, "--steps", "5", "--json"});
+  INFO(result.err);
+  REQUIRE(result.exit_code == 0);
+  Problems problems;
+  const JsonDocument document = parse_json(result.out, "training", problems);
+  REQUIRE(problems.empty());
+  const JsonValue& data = *document.root.find("data");
+  CHECK(data.find("samples")->number == 20);
+  CHECK(data.find("partition")->text == "random");
+  const std::vector<JsonValue>& ranks = data.find("ranks")->items;
+  REQUIRE(ranks.size() == 4);
+  std::vector<int> owners(16);
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    const int samples = r < 2 ? 15 : 5;
+    CHECK(ranks[r].find("replica")->number == (r < 2 ? 0 : 1));
+    CHECK(ranks[r].find("samples")->number == samples);
+    CHECK(ranks[r].find("tokens")->number == samples * 8);
+    for (const JsonValue& range : ranks[r].find("columns")->items)
+      for (auto at = range.items[0].number; at < range.items[1].number; ++at)
+        ++owners[static_cast<std::size_t>(at)];
+  }
+  CHECK(owners == std::vector<int>(16, 2));  // once by each replica
+  CHECK(result.out.back() == '\n');
+  const ChildResult read = train({plan, "--data", text, "--steps", "5", "--partition", "range"});
+  CHECK(read.out.find("20 samples of 16 tokens (range)") != std::string::npos);
+  CHECK(read.out.find("5 to 15 a replica; 8 tokens of each a context rank") != std::string::npos);
 }
 
 TEST_CASE("train says in one message what it cannot train") {

@@ -35,7 +35,8 @@ class RunFolder {
   fs::path path_;
 };
 
-inline std::string small_plan(int dp, int pp, int zero = 0) {
+/// A plan that is all to be filled in but its shape.
+inline PlanFile small_file(int dp, int cp, int pp) {
   PlanFile file;
   file.model.layers = 2;
   file.model.hidden = 16;
@@ -46,12 +47,25 @@ inline std::string small_plan(int dp, int pp, int zero = 0) {
   file.model.max_seq_len = 16;
   file.workload = {.global_batch = 4, .seq_len = 16};
   file.plan.dp = dp;
+  file.plan.cp = cp;
   file.plan.pp = pp;
-  file.plan.zero = zero;
   file.plan.precision = Precision::Fp32;
-  file.gpus = dp * pp;
+  file.gpus = world_size(file.plan);
   for (int r = 0; r < file.gpus; ++r) file.rank_to_device.push_back(r);
   for (int s = 0; s < pp; ++s) file.layer_split.push_back(2 / pp);
+  return file;
+}
+
+inline std::string small_plan(int dp, int pp, int zero = 0) {
+  PlanFile file = small_file(dp, 1, pp);
+  file.plan.zero = zero;
+  return write_plan_file(file);
+}
+
+/// Replicas with these numbers of samples in a step, and context ranks.
+inline std::string uneven_plan(std::vector<int> shares, int cp) {
+  PlanFile file = small_file(static_cast<int>(shares.size()), cp, 1);
+  file.plan.replica_micro_batches = std::move(shares);
   return write_plan_file(file);
 }
 
