@@ -16,9 +16,6 @@ namespace {
 using Algorithm = CollectiveAlgorithm;
 using Protocol = CollectiveProtocol;
 
-/// Share of a NIC's rate that payload gets: 48 GB/s of 400 Gbit/s, 24 of 200, 384 of 8 × 400
-/// (NVIDIA's slides and NCCL issues 252 and 290, as collected in stas00/ml-engineering).
-constexpr double kNicGoodput = .96;
 /// One way between two GPUs in the networks NCCL's latencies were tuned on: InfiniBand over one
 /// switch. Longer ways add to every step between nodes.
 constexpr double kTunedWay_s = 2.3e-6;
@@ -55,6 +52,13 @@ double node_steps(CollectiveKind kind, Algorithm algorithm, int nodes) {
   return nodes > 1 ? 1 : 0;
 }
 
+/// Whether NICs send and receive at once: all do but a lone transfer, and a broadcast from one
+/// node to another.
+bool goes_both_ways(CollectiveKind kind, int nodes) {
+  if (kind == CollectiveKind::Broadcast) return nodes > 2;
+  return kind != CollectiveKind::SendReceive;
+}
+
 bool is_point_to_point(CollectiveKind kind) {
   return kind == CollectiveKind::AllToAll || kind == CollectiveKind::SendReceive;
 }
@@ -68,7 +72,8 @@ struct Call {
 
   /// Payload rate of all NICs of a node together.
   double node_rate() const {
-    return shape.nics_per_node * shape.nic_bandwidth_bytes_per_s * kNicGoodput;
+    const double duplex = goes_both_ways(kind, shape.nodes) ? shape.nic_duplex : 1;
+    return shape.nics_per_node * shape.nic_bandwidth_bytes_per_s * shape.nic_goodput * duplex;
   }
   /// What the NICs of the busiest node need for a byte.
   double nic_s_per_byte(Algorithm algorithm, Protocol protocol) const {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/collective_curve.h"
+#include "topologies/hardware.h"
 
 namespace rehearse {
 
@@ -24,6 +25,8 @@ struct CommunicatorShape {
   double pcie_bandwidth_bytes_per_s = 0;
   double nic_bandwidth_bytes_per_s = 0;  ///< that one GPU of the communicator can use
   int nics_per_node = 1;                 ///< that the communicator's ranks can use together
+  double nic_goodput = kNicGoodput;      ///< share of its rate that payload gets, one way
+  double nic_duplex = 1;                 ///< share of its rate that each way keeps beside the other
   double nic_latency_s = 0;              ///< of the whole way from a GPU to one of another node
   bool amd_host = false;  ///< NCCL tunes some protocols by the vendor of the host's CPU
   /// Collectives measured in a node of these GPUs; nothing: the model's.

@@ -114,6 +114,8 @@ CommunicatorShape communicator_shape(const Cluster& cluster, const std::vector<G
   shape.nics_per_node = std::max(
       1, static_cast<int>(std::min<std::size_t>(
              per_node, static_cast<std::size_t>(std::max(1, std::min(node.nics, node.gpus))))));
+  shape.nic_goodput = node.nic_goodput;
+  shape.nic_duplex = node.nic_duplex;
   if (nodes.size() > 1)
     shape.nic_latency_s = cluster.route(nodes[0].front(), nodes[1].front()).latency_s;
   return shape;

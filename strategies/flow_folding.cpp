@@ -59,9 +59,13 @@ double payload_efficiency(LinkKind kind) {
       // PCIe 4/5 with 256-byte payloads: 256 / (256 + 26 header and framing) and flow control.
       return 0.85;
     default:
-      // A 400 Gbit/s port delivers 48 GB/s to NCCL, a 200 Gbit/s port 24 (NVIDIA GTC slides).
-      return 0.96;
+      return kNicGoodput;
   }
+}
+
+double payload_bytes_per_s(const Link& link) {
+  return link.bandwidth_bytes_per_s *
+         (link.payload_share > 0 ? link.payload_share : payload_efficiency(link.kind));
 }
 
 FlowFolding::FlowFolding(const Cluster& cluster, const std::vector<PhysicalPattern>& patterns,
@@ -88,15 +92,14 @@ FlowFolding::FlowFolding(const Cluster& cluster, const std::vector<PhysicalPatte
   leave_out_ample_links();
   for (std::size_t i = 0; i < links.size(); ++i)
     link_colours_[i] = combine(static_cast<std::uint64_t>(links[i].kind),
-                               std::bit_cast<std::uint64_t>(links[i].bandwidth_bytes_per_s));
+                               std::bit_cast<std::uint64_t>(payload_bytes_per_s(links[i])));
   if (fold_) refine();
 }
 
 void FlowFolding::find_ample_links() {
   const auto& links = cluster_.links();
   const auto capacity = [&](std::int32_t link) {
-    const Link& l = links[static_cast<std::size_t>(link)];
-    return l.bandwidth_bytes_per_s * payload_efficiency(l.kind);
+    return payload_bytes_per_s(links[static_cast<std::size_t>(link)]);
   };
   // Neighbours whose capacities bound a link's traffic: those before it on the way up, those
   // after it on the way down. Looking one way only on each side, no two links vouch for each other.
@@ -158,7 +161,7 @@ void FlowFolding::add_ample_links(StepGraph& graph) const {
   for (std::size_t l = 0; l < is_ample_.size(); ++l) {
     if (!is_ample_[l]) continue;
     const Link& link = cluster_.links()[l];
-    const double bandwidth = link.bandwidth_bytes_per_s * payload_efficiency(link.kind);
+    const double bandwidth = payload_bytes_per_s(link);
     // Sums of the same bytes in another order differ in their last bits.
     const double rounded = std::round(carried[l]);
     const auto [at, is_new] = alike.try_emplace(
@@ -235,7 +238,7 @@ void FlowFolding::write_to(StepGraph& graph) const {
       continue;
     }
     SimLink link;
-    link.bandwidth_bytes_per_s = links[l].bandwidth_bytes_per_s * payload_efficiency(links[l].kind);
+    link.bandwidth_bytes_per_s = payload_bytes_per_s(links[l]);
     link.representative = LinkId{static_cast<std::int32_t>(l)};
     graph.links.push_back(link);
   }

@@ -67,7 +67,9 @@ class FlowFolding {
   std::vector<std::int32_t> whole_links_;
 };
 
-/// Payload that a link carries, as a share of its nominal bandwidth.
+/// Payload that a link of this kind usually carries, as a share of its nominal bandwidth.
 double payload_efficiency(LinkKind kind);
+/// What a link carries of payload.
+double payload_bytes_per_s(const Link& link);
 
 }  // namespace rehearse

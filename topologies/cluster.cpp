@@ -90,6 +90,22 @@ std::unique_ptr<Fabric> make_fabric(Cluster::Impl& impl, Problems& problems) {
   return nullptr;
 }
 
+/// One capacity that traffic out and in shares; none where each way has its whole rate.
+void append_both_ways(Cluster::Impl& impl) {
+  for (std::size_t p = 0; p < impl.table.ports.size(); ++p) {
+    const Port& port = impl.table.ports[p];
+    const double duplex = impl.group(port.node).node.nic_duplex;
+    impl.both_ways_of_port.push_back(duplex < 1 ? static_cast<std::int32_t>(impl.links.size())
+                                                : -1);
+    if (duplex < 1)
+      impl.links.push_back({.kind = LinkKind::NicBoth,
+                            .bandwidth_bytes_per_s = 2 * duplex * port.bandwidth_bytes_per_s,
+                            .latency_s = 0,
+                            .payload_share = impl.group(port.node).node.nic_goodput,
+                            .owner = static_cast<std::int32_t>(p)});
+  }
+}
+
 /// NIC links have their places before the fabric's, and their latency from the fabric.
 void build_network(Cluster::Impl& impl, Problems& problems) {
   impl.table.first_port.push_back(0);
@@ -100,6 +116,7 @@ void build_network(Cluster::Impl& impl, Problems& problems) {
     Link link{.kind = LinkKind::NicUp,
               .bandwidth_bytes_per_s = port.bandwidth_bytes_per_s,
               .latency_s = port.latency_s,
+              .payload_share = impl.group(port.node).node.nic_goodput,
               .owner = static_cast<std::int32_t>(p)};
     impl.links.push_back(link);
     link.kind = LinkKind::NicDown;
@@ -109,6 +126,7 @@ void build_network(Cluster::Impl& impl, Problems& problems) {
   if (!impl.fabric) return;
   for (std::size_t p = 0; p < impl.table.ports.size(); ++p)
     impl.links[first_nic_link + 2 * p + 1].latency_s += impl.fabric->exit_latency_s();
+  append_both_ways(impl);
 }
 
 /// SplitMix64 of the pair (Steele et al., OOPSLA 2014): the path that ECMP gives a connection.
@@ -178,10 +196,16 @@ Route Cluster::route(GpuId from, GpuId to) const {
   } else {
     const std::int32_t out = impl.port_of_gpu[static_cast<std::size_t>(from.value)];
     const std::int32_t in = impl.port_of_gpu[static_cast<std::size_t>(to.value)];
+    const auto append_both = [&](std::int32_t port) {
+      const std::int32_t link = impl.both_ways_of_port[static_cast<std::size_t>(port)];
+      if (link >= 0) append(route, link);
+    };
     if (!node(a).nvswitch) append(route, impl.local_link(from.value));
+    append_both(out);
     append(route, impl.nic_link(out));
     impl.fabric->append_way(out, in, pair_hash(from, to), route);
     append(route, impl.nic_link(in) + 1);
+    append_both(in);
     if (!node(b).nvswitch) append(route, impl.local_link(to.value) + 1);
   }
   for (int i = 0; i < route.count; ++i)
@@ -219,6 +243,8 @@ const char* link_kind_name(LinkKind kind) {
       return "global";
     case LinkKind::Custom:
       return "custom";
+    case LinkKind::NicBoth:
+      return "nic-both-ways";
   }
   ensure(false, "every kind of link has a name");
   return "";

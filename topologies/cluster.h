@@ -84,6 +84,7 @@ enum class LinkKind : std::uint8_t {
   Group,      ///< dragonfly: between two switches of a group
   Global,     ///< dragonfly: between two groups
   Custom,
+  NicBoth,  ///< what both ways of NICs carry together, where they are not fully duplex
 };
 const char* link_kind_name(LinkKind kind);
 
@@ -93,6 +94,7 @@ struct Link {
   LinkKind kind = LinkKind::NicUp;
   double bandwidth_bytes_per_s = 0;
   double latency_s = 0;
+  double payload_share = 0;  ///< of its bandwidth, stated for NICs; 0: usual for its kind
   std::string name() const;  ///< "nic-up 12", "leaf-up 3.1"; made on demand
   std::int32_t owner = 0;    ///< GPU, NIC, switch, pod or node it belongs to
   std::int32_t index = 0;    ///< which of the owner's links of that kind
@@ -100,7 +102,7 @@ struct Link {
 
 /// The way of one transfer: links in order, and the latency of the whole way, NICs included.
 struct Route {
-  static constexpr int kMaxHops = 64;
+  static constexpr int kMaxHops = 66;
   std::int32_t count = 0;
   LinkId links[kMaxHops];
   double latency_s = 0;
@@ -115,7 +117,8 @@ struct Route {
 /// Routes:
 /// - inside a node: [NvlinkUp, NvlinkDown], or [PcieUp, PcieDown] without NVSwitch;
 /// - between nodes: [NicUp, … fabric …, NicDown], on nodes without NVSwitch with PcieUp before and
-///   PcieDown after, since there the same slot carries both kinds of traffic.
+///   PcieDown after, since there the same slot carries both kinds of traffic; NICs that are not
+///   fully duplex have NicBoth before NicUp and after NicDown.
 /// NICs that belong to one GPU are one link of their total rate, and no link of NICs is faster than
 /// the PCIe slots of the GPUs that use it. A transfer leaves through the NIC of its own GPU and
 /// arrives through that of the receiver; forwarding over NVLink to a GPU on the right rail first

@@ -29,7 +29,16 @@ void check_node(const NodeSpec& node, const std::string& at, bool needs_nics, bo
             "a NIC needs a bandwidth above zero", "for instance \"400 Gbit/s\"");
   require(problems, not_negative(node.nic_latency_s), at + "/nic_latency",
           "a latency is a finite time of zero or more");
-  if (!local_ways) return;
+  require(problems, node.nic_goodput > 0 && node.nic_goodput <= 1, at + "/nic_goodput",
+          "payload reaches a share of a NIC's rate, above zero and at most 1");
+  require(problems, node.nic_duplex >= 0.5 && node.nic_duplex <= 1, at + "/nic_duplex",
+          "a NIC keeps between a half and all of its rate while both ways are busy",
+          "1 is full duplex, 0.5 half");
+  if (!local_ways) {
+    require(problems, node.nic_duplex == 1, at + "/nic_duplex", "a custom fabric has no NICs",
+            "give its cables the rates that they reach");
+    return;
+  }
   if (node.nvswitch && node.gpus > 1)
     require(problems, positive(node.gpu.nvlink_bandwidth_bytes_per_s), at + "/nvswitch",
             fmt::format("the GPU {} has no NVLink that an NVSwitch could join", node.gpu.id),

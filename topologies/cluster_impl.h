@@ -24,7 +24,8 @@ struct CustomGraph {
   void append_way(GpuId from_gpu, GpuId to_gpu, Route& route) const;
 };
 
-/// Links are numbered: local up and down of each GPU, up and down of each port, the fabric's.
+/// Links are numbered: local up and down of each GPU, up and down of each port, the fabric's, and
+/// both ways together of ports that are not fully duplex.
 /// In custom graphs all links are the graph's own.
 struct Cluster::Impl {
   ClusterSpec spec;
@@ -32,6 +33,7 @@ struct Cluster::Impl {
   std::vector<std::int32_t> first_gpu_of_node;  ///< one entry more than nodes
   std::vector<std::int32_t> node_of_gpu, port_of_gpu;
   PortTable table;
+  std::vector<std::int32_t> both_ways_of_port;  ///< link; −1: full duplex. Empty: no network
   std::vector<Link> links;
   std::unique_ptr<Fabric> fabric;       ///< none in a single node or a custom graph
   std::unique_ptr<CustomGraph> custom;  ///< kind Custom only

@@ -181,6 +181,15 @@ const FieldTable<NodeSpec>& node_table() {
                     Dimension::BytesPerSecond, kRateOrNone, "of each network card, one direction")
           .quantity("nic_latency", &NodeSpec::nic_latency_s, Dimension::Seconds, kLatency,
                     "of one message through card and driver, one end")
+          .number("nic_goodput", &NodeSpec::nic_goodput, {0.01, 1},
+                  "share of nic_bandwidth that payload reaches one way")
+          .omit_default()
+          .default_note("0.96")
+          .number("nic_duplex", &NodeSpec::nic_duplex, {0.5, 1},
+                  "share of its rate that each way keeps while both are busy: 1 full duplex, "
+                  "0.5 half")
+          .omit_default()
+          .default_note("1")
           .quantity("host_memory", &NodeSpec::host_memory_bytes, Dimension::Bytes, {0, 1e15},
                     "of its CPUs, for what a plan offloads; 0: not stated")
           .quantity("host_memory_bandwidth", &NodeSpec::host_memory_bandwidth_bytes_per_s,

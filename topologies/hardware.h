@@ -26,6 +26,11 @@ struct GpuSpec {
   std::string source{};
 };
 
+/// Payload that NICs carry, as a share of their rate: a 400 Gbit/s port delivers 48 GB/s to NCCL, a
+/// 200 Gbit/s port 24, eight 384 (NVIDIA's slides and NCCL issues 252 and 290, as collected in
+/// stas00/ml-engineering).
+inline constexpr double kNicGoodput = 0.96;
+
 /// A server, or an NVLink rack where `gpus` share one NVLink domain over several trays.
 struct NodeSpec {
   std::string id{};  ///< "dgx-h100"
@@ -36,8 +41,10 @@ struct NodeSpec {
   /// False: GPUs of a node talk over PCIe through the host.
   bool nvswitch = true;
   int nics = 8;  ///< shared by the GPUs in order: GPU i uses NIC i·nics/gpus
-  double nic_bandwidth_bytes_per_s = 0;          ///< each, one direction
-  double nic_latency_s = 0;                      ///< of one message through NIC and driver, one end
+  double nic_bandwidth_bytes_per_s = 0;  ///< each, one direction
+  double nic_latency_s = 0;              ///< of one message through NIC and driver, one end
+  double nic_goodput = kNicGoodput;      ///< share of its rate that payload gets, one way
+  double nic_duplex = 1;  ///< share that each way keeps beside the other: 1 full duplex, ½ half
   double host_memory_bytes = 0;                  ///< of its CPUs; 0: not stated
   double host_memory_bandwidth_bytes_per_s = 0;  ///< nominal, all channels; 0: not stated
   double power_w = 0;                            ///< whole node under load; 0: not stated

@@ -152,7 +152,7 @@ std::unique_ptr<Fabric> make_torus(const FabricSpec& spec, const PortTable& tabl
                 suggested_dimensions(table.nodes()));
     return nullptr;
   }
-  constexpr int kEndHops = 4;  // PCIe and NIC at both ends
+  constexpr int kEndHops = 6;  // PCIe and NIC at both ends
   if (longest_way + kEndHops > Route::kMaxHops) {
     add_problem(problems, "/fabric/torus_dimensions",
                 fmt::format("the longest way crosses {} cables, and at most {} are simulated",

@@ -98,6 +98,22 @@ TEST_CASE("Large messages between nodes run at the rate of the NICs") {
         Approx(48e9 * 32 / 24).epsilon(1e-9));
 }
 
+TEST_CASE("Collectives that go both ways get what NICs keep of their rate then") {
+  const double bytes = 64 * kGib;
+  const auto rate = [&](Kind kind, int nodes, double duplex) {
+    CommunicatorShape shape = a100(nodes, 8);
+    shape.nic_goodput = .5;
+    shape.nic_duplex = duplex;
+    return nccl_choice(kind, shape, bytes).bandwidth_bytes_per_s;
+  };
+  for (const Kind kind :
+       {Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter, Kind::AllToAll, Kind::Broadcast})
+    CHECK(rate(kind, 4, .75) == Approx(.75 * rate(kind, 4, 1)).epsilon(1e-9));
+  // A message, and a broadcast to the only other node, go one way.
+  CHECK(rate(Kind::SendReceive, 2, .75) == rate(Kind::SendReceive, 2, 1));
+  CHECK(rate(Kind::Broadcast, 2, .75) == rate(Kind::Broadcast, 2, 1));
+}
+
 TEST_CASE("Two nodes of H200 with NVLS trees take what was published") {
   // Bus bandwidth of 2 × 8 H200, 8 × 400 Gbit/s, GB/s (Dell H200 with BlueField-3; Run:ai).
   const struct {

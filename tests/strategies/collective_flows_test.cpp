@@ -41,13 +41,15 @@ double simulated_seconds(const Cluster& cluster, const std::vector<PhysicalFlow>
   return simulate(graph, options).end_s;
 }
 
-void check_seconds(const Cluster& cluster, CollectiveKind kind, CollectiveAlgorithm algorithm,
-                   double expected) {
-  const std::vector<PhysicalFlow> flows =
-      collective_flows(cluster, all_gpus(cluster), kind, algorithm);
+void check_flows(const Cluster& cluster, const std::vector<PhysicalFlow>& flows, double expected) {
   CHECK(simulated_seconds(cluster, flows, true) == Approx(expected).epsilon(1e-9));
   CHECK(simulated_seconds(cluster, flows, false) == Approx(expected).epsilon(1e-9));
   CHECK(kBytes * fluid_seconds_per_byte(cluster, flows) == Approx(expected).epsilon(1e-9));
+}
+
+void check_seconds(const Cluster& cluster, CollectiveKind kind, CollectiveAlgorithm algorithm,
+                   double expected) {
+  check_flows(cluster, collective_flows(cluster, all_gpus(cluster), kind, algorithm), expected);
 }
 
 }  // namespace
@@ -82,4 +84,25 @@ TEST_CASE("all-to-all is bound by what each rank sends to other nodes") {
   const double n = cluster.gpu_count();
   check_seconds(cluster, CollectiveKind::AllToAll, CollectiveAlgorithm::Direct,
                 (n - 8) / n * kBytes / kNicBytesPerS);
+}
+
+TEST_CASE("NICs that are not fully duplex slow what goes both ways, and nothing else") {
+  const int nodes = GENERATE(2, 4);
+  ClusterSpec spec = dgx_spec(nodes, GENERATE(FabricKind::SingleSwitch, FabricKind::RailOptimized));
+  constexpr double kDuplex = 0.75, kGoodput = 0.5, kOneWay = 50e9 * kGoodput;
+  spec.groups[0].node.nic_goodput = kGoodput;
+  spec.groups[0].node.nic_duplex = kDuplex;
+  const Cluster cluster = build(spec);
+  const double n = cluster.gpu_count(), each_way = kDuplex * kOneWay;
+  check_seconds(cluster, CollectiveKind::AllReduce, CollectiveAlgorithm::Ring,
+                2 * (n - 1) / n * kBytes / (8 * each_way));
+  check_seconds(cluster, CollectiveKind::AllToAll, CollectiveAlgorithm::Direct,
+                (n - 8) / n * kBytes / each_way);
+  // One way alone, and two ways of different NICs, have the whole rate.
+  check_flows(cluster, {{GpuId{0}, GpuId{8}, 1}}, kBytes / kOneWay);
+  check_flows(cluster, {{GpuId{0}, GpuId{8}, 1}, {GpuId{9}, GpuId{1}, 1}}, kBytes / kOneWay);
+  check_flows(cluster, {{GpuId{0}, GpuId{8}, 1}, {GpuId{8}, GpuId{0}, 1}}, kBytes / each_way);
+  // Of 1.5 rates the smaller transfer ends first, then the other has its way for itself.
+  check_flows(cluster, {{GpuId{0}, GpuId{8}, 1}, {GpuId{8}, GpuId{0}, .5}},
+              .5 * kBytes / each_way + .5 * kBytes / kOneWay);
 }

@@ -53,6 +53,8 @@ TEST_CASE("Numbers that cannot be are problems at their places") {
   ClusterSpec spec = plain_cluster(FabricKind::FatTree, 4);
   spec.groups[0].node.nic_bandwidth_bytes_per_s = 0;
   spec.groups[0].node.nic_latency_s = -1e-6;
+  spec.groups[0].node.nic_duplex = 0.4;
+  spec.groups[0].node.nic_goodput = 1.1;
   spec.groups[0].node.gpu.nvlink_bandwidth_bytes_per_s = not_a_number;
   spec.groups[0].speed = 0;
   spec.fabric.oversubscription = not_a_number;
@@ -61,12 +63,14 @@ TEST_CASE("Numbers that cannot be are problems at their places") {
   const Problems problems = problems_of(spec);
   CHECK(has_problem_at(problems, "/node/nic_bandwidth"));
   CHECK(has_problem_at(problems, "/node/nic_latency"));
+  CHECK(has_problem_at(problems, "/node/nic_duplex"));
+  CHECK(has_problem_at(problems, "/node/nic_goodput"));
   CHECK(has_problem_at(problems, "/node/nvswitch"));
   CHECK(has_problem_at(problems, "/speed"));
   CHECK(has_problem_at(problems, "/fabric/oversubscription"));
   CHECK(has_problem_at(problems, "/fabric/hop_latency"));
   CHECK(has_problem_at(problems, "/fabric/switch_ports"));
-  CHECK(problems.count() == 7);
+  CHECK(problems.count() == 9);
 }
 
 TEST_CASE("Groups are named by their number when there are several") {

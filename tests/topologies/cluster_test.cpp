@@ -79,6 +79,25 @@ TEST_CASE("A GPU uses the NIC at its share of the list") {
   }
 }
 
+TEST_CASE("NICs that are not fully duplex share a capacity between their ways") {
+  ClusterSpec spec = plain_cluster(FabricKind::SingleSwitch, 2);
+  const Cluster full = build_well(spec);
+  spec.groups[0].node.nic_duplex = 0.75;
+  const Cluster cluster = build_well(spec);
+  const Route out = cluster.route(GpuId{0}, GpuId{8}), back = cluster.route(GpuId{8}, GpuId{0});
+  CHECK(kinds(cluster, out) == "nic-both-ways nic-up nic-down nic-both-ways");
+  CHECK(out.links[0] == back.links[3]);
+  CHECK(out.links[3] == back.links[0]);
+  const auto rate = [&](LinkId link) {
+    return cluster.links()[static_cast<std::size_t>(link.value)].bandwidth_bytes_per_s;
+  };
+  CHECK(rate(out.links[0]) == Approx(1.5 * kNicRate));
+  CHECK(rate(out.links[1]) == Approx(kNicRate));
+  CHECK(out.latency_s == full.route(GpuId{0}, GpuId{8}).latency_s);
+  CHECK(full.links().size() + 16 == cluster.links().size());
+  CHECK(analyse(cluster).bisection_bytes_per_s == analyse(full).bisection_bytes_per_s);
+}
+
 TEST_CASE("The latency of a route is both NICs and every switch") {
   ClusterSpec spec = plain_cluster(FabricKind::RailOptimized, 64);
   spec.fabric.hop_latency_s = 0.5e-6;
