@@ -7,6 +7,7 @@
 #include "kernels/collective_curve.h"
 #include "kernels/cost_model.h"
 #include "kernels/gpu_generation.h"
+#include "kernels/memory_overheads.h"
 #include "kernels/operator.h"
 #include "kernels/residual_map.h"
 
@@ -111,6 +112,8 @@ struct Profile {
   SourcedFactor launch_s{.value = 7.5e-6, .source = "eager PyTorch takes 5 to 10 us, assumed"};
   /// Time of a kernel beside a running collective, on the multiprocessors that it has left.
   SourcedFactor overlap_slowdown{.value = 1, .source = "assumed"};
+  /// Memory beside tensors, as far as it was measured or is known.
+  MemoryOverheads overheads;
   std::vector<GemmFit> gemm;
   std::vector<AttentionFit> attention;
   std::vector<MemoryFit> memory;

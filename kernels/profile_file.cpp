@@ -48,6 +48,9 @@ const FieldTable<Profile>& profile_table() {
           .object("launch", &Profile::launch_s, launch_table(), "host time of issuing an operator")
           .object("overlap", &Profile::overlap_slowdown, overlap_table(),
                   "time of kernels beside a running collective")
+          .object("memory_overheads", &Profile::overheads, memory_overheads_table(),
+                  "device memory beside tensors; what is not stated is as usual")
+          .omit_default()
           .objects("gemm", &Profile::gemm, gemm_fit_table(), {0, 16}, "matrix products")
           .objects("attention", &Profile::attention, attention_fit_table(), {0, 16},
                    "flash attention")

@@ -10,6 +10,7 @@ const FieldTable<DeviceFacts>& device_facts_table();
 const FieldTable<SourcedFactor>& sustained_table();
 const FieldTable<SourcedFactor>& launch_table();
 const FieldTable<SourcedFactor>& overlap_table();
+const FieldTable<MemoryOverheads>& memory_overheads_table();
 const FieldTable<GemmFit>& gemm_fit_table();
 const FieldTable<AttentionFit>& attention_fit_table();
 const FieldTable<MemoryFit>& memory_fit_table();

@@ -174,8 +174,19 @@ class Evaluation {
     }
   }
 
+  /// What profiles state of the memory beside tensors; of mixed GPUs the larger.
+  MemoryOverheads stated_overheads() {
+    MemoryOverheads stated;
+    for (const NodeGroup& group : cluster_.spec().groups)
+      stated = larger_of(stated, gpu_memory_overheads(group.node.gpu, options_.profile_files));
+    if (const std::string text = stated_text(stated); !text.empty())
+      framework_sentences_.push_back("memory beside tensors: " + text);
+    return stated;
+  }
+
   void fill_memory() {
-    std::vector<StageMemory> memory = stage_memory(model_, outcome_.plan, workload_, schedule_);
+    std::vector<StageMemory> memory =
+        stage_memory(model_, outcome_.plan, workload_, schedule_, stated_overheads());
     const std::vector<double> capacities = stage_capacities(outcome_.plan, cluster_);
     ensure(memory.size() == capacities.size(), "memory is told for each stage");
     for (std::size_t s = 0; s < memory.size(); ++s) {

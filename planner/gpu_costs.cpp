@@ -42,6 +42,7 @@ const CostModel& shared_model(const DeviceFacts& device) {
 /// their places while others are added.
 struct FileModel {
   std::string path, gpu;
+  MemoryOverheads overheads;
   std::unique_ptr<CostModel> model;
 };
 
@@ -60,7 +61,8 @@ const FileModel& file_model(const std::string& path) {
   // The constants refer to the rates that were measured with them, whatever the scenario states.
   const DeviceFacts device = profile->device;
   const std::string gpu = profile->gpu;
-  known.push_back({path, gpu, profile_cost_model(std::move(*profile), device)});
+  const MemoryOverheads overheads = profile->overheads;
+  known.push_back({path, gpu, overheads, profile_cost_model(std::move(*profile), device)});
   return known.back();
 }
 
@@ -100,6 +102,14 @@ std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu,
     if (const FileModel& file = file_model(path); file.gpu == gpu.id)
       return std::make_unique<SharedCostModel>(*file.model);
   return std::make_unique<SharedCostModel>(shared_model(device_facts(gpu)));
+}
+
+MemoryOverheads gpu_memory_overheads(const GpuSpec& gpu,
+                                     const std::vector<std::string>& profile_files) {
+  for (const std::string& path : profile_files)
+    if (const FileModel& file = file_model(path); file.gpu == gpu.id) return file.overheads;
+  const Profile* shipped = shipped_profile(gpu.id, kDefaultStack);
+  return shipped ? shipped->overheads : MemoryOverheads();
 }
 
 }  // namespace rehearse

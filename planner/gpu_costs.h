@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cost_model.h"
+#include "kernels/memory_overheads.h"
 #include "topologies/hardware.h"
 
 namespace rehearse {
@@ -18,5 +19,10 @@ DeviceFacts device_facts(const GpuSpec& gpu);
 /// Throws std::runtime_error where a file cannot be read or is no profile.
 std::unique_ptr<CostModel> gpu_cost_model(const GpuSpec& gpu,
                                           const std::vector<std::string>& profile_files = {});
+
+/// Memory beside tensors as the GPU's profile states it: of the first file that is of its id, else
+/// of its shipped profile. Throws as gpu_cost_model.
+MemoryOverheads gpu_memory_overheads(const GpuSpec& gpu,
+                                     const std::vector<std::string>& profile_files = {});
 
 }  // namespace rehearse

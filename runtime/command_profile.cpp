@@ -189,7 +189,8 @@ int command_profile(Arguments arguments) {
       "; seed " + std::to_string(options.seed) + "; " +
       std::to_string(tasks.size() - measured.not_reached - measured.failures.size()) + " of " +
       std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
-  const std::string table = measurement_table(tasks, measured, provenance.device.gpu);
+  const std::string table = measurement_table(tasks, measured, provenance.device.gpu,
+                                              larger_of(target.overheads, node.overheads));
   measurement_file.write(table);
   measurement_file.finish();
   Profile profile = measured_profile(table, provenance, launch_s);

@@ -34,6 +34,13 @@ void check_nccl(ncclResult_t status, const char* what) {
                              "; NCCL_DEBUG=INFO says more");
 }
 
+std::size_t free_bytes(int device) {
+  check_cuda(cudaSetDevice(device));
+  std::size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
 /// A GPU of the node, with what it sends and what it gets.
 struct Member {
   Member(int device, std::size_t bytes) : index(device) {
@@ -57,6 +64,7 @@ class Node {
   /// `channels` 0: as many as NCCL takes.
   Node(int gpus, std::size_t bytes, int channels) {
     for (int gpu = 0; gpu < gpus; ++gpu) members_.emplace_back(gpu, bytes);
+    free_before_ = free_bytes(members_.front().index);
     ncclUniqueId id;
     check_nccl(ncclGetUniqueId(&id), "no id for a communicator");
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -77,6 +85,13 @@ class Node {
   Node& operator=(const Node&) = delete;
 
   int size() const { return static_cast<int>(members_.size()); }
+
+  /// What the communicator has taken of the first GPU's memory up to now; NCCL allocates some of
+  /// its buffers with the first call that needs them.
+  double communicator_bytes() const {
+    const std::size_t now = free_bytes(members_.front().index);
+    return free_before_ > now ? static_cast<double>(free_before_ - now) : 0.0;
+  }
 
   void issue(CollectiveKind kind, std::size_t bytes) {
     check_nccl(ncclGroupStart(), "group");
@@ -166,6 +181,7 @@ class Node {
   }
 
   std::vector<Member> members_;
+  std::size_t free_before_ = 0;
 };
 
 std::string nccl_source(int gpus) {
@@ -249,6 +265,9 @@ NodeMeasurements measure_gpu_node(double budget_s, const std::atomic<bool>& inte
       }
       if (curve.points.size() >= 2) result.curves.push_back(std::move(curve));
     }
+    StatedBytes& taken =
+        size == 2 ? result.overheads.pair_communicator : result.overheads.communicator;
+    taken = {std::max(taken.bytes, node.communicator_bytes()), "measured"};
   }
   return result;
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/collective_curve.h"
+#include "kernels/memory_overheads.h"
 
 namespace rehearse {
 
@@ -14,6 +15,7 @@ struct NodeMeasurements {
   /// measured.
   double overlap_slowdown = 0;
   std::string overlap_source;
+  MemoryOverheads overheads;  ///< of communicators, on the first GPU
 };
 
 /// Measures NCCL's collectives among the GPUs of this machine on buffers from 512 bytes to 1 GiB,

@@ -22,15 +22,6 @@
 namespace rehearse {
 namespace {
 
-constexpr double kMiB = 1024.0 * 1024.0;
-/// CUDA context with the kernels of a framework loaded lazily: 400 to 600 MiB on A100 and H100.
-constexpr double kContextBytes = 500 * kMiB;
-/// cuBLAS' recommended workspace from Hopper on (cuBLAS documentation, cublasSetWorkspace).
-constexpr double kMatrixWorkspaceBytes = 32 * kMiB;
-/// NCCL's buffers of a communicator of 2 GPUs, and of 4 to 8: system files of
-/// ai-dynamo/aiconfigurator, commit 095f58a5.
-constexpr double kPairCommunicatorBytes = 342 * kMiB, kCommunicatorBytes = 392 * kMiB;
-
 constexpr double kMasterBytes = 4, kMomentBytes = 4;
 
 double sum(const std::vector<SavedTensor>& tensors) {
@@ -41,17 +32,17 @@ double sum(const std::vector<SavedTensor>& tensors) {
 
 double saved_bytes(const LayerShape& layer) { return sum(layer_saved_tensors(layer)); }
 
-double communicator_bytes(int ranks) {
-  if (ranks < 2) return 0;
-  return ranks == 2 ? kPairCommunicatorBytes : kCommunicatorBytes;
-}
-
-double framework_bytes(const Plan& plan) {
+/// What context, libraries and a rank's communicators hold.
+double framework_bytes(const Plan& plan, const MemoryOverheads& overheads) {
+  const auto communicator_bytes = [&](int ranks) {
+    if (ranks < 2) return 0.0;
+    return ranks == 2 ? overheads.pair_communicator.bytes : overheads.communicator.bytes;
+  };
   const int rows = plan.tensor_rows;
   const double grid =
       rows > 1 ? communicator_bytes(rows) + communicator_bytes(plan.tp / rows) : 0.0;
-  return kContextBytes + kMatrixWorkspaceBytes + communicator_bytes(plan.tp) + grid +
-         communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
+  return overheads.context.bytes + overheads.matrix_workspace.bytes + communicator_bytes(plan.tp) +
+         grid + communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
          communicator_bytes(plan.pp) + communicator_bytes(plan.ep);
 }
 
@@ -139,9 +130,10 @@ class StageWalk {
 class MemoryModel {
  public:
   MemoryModel(const Model& model, const Plan& plan, const Workload& workload,
-              const Schedule& schedule)
+              const Schedule& schedule, const MemoryOverheads& overheads)
       : plan_(plan),
         schedule_(schedule),
+        overheads_(usual_overheads(overheads)),
         layers_(chunk_layers(plan, model.layers)),
         shape_(layer_shape(model, plan, workload.seq_len > 0 ? workload.seq_len : model.max_seq_len,
                            workload.routing)) {
@@ -176,7 +168,7 @@ class MemoryModel {
     part("offload buffers",
          2 * plan_.offload.activations * largest_over_layers(stage, saved_bytes));
     part("pipeline buffers", pipeline_buffer_bytes());
-    part("framework", framework_bytes(plan_));
+    part("framework", framework_bytes(plan_, overheads_));
     memory.host_bytes = host_bytes(stage, actions);
     return memory;
   }
@@ -351,6 +343,7 @@ class MemoryModel {
 
   const Plan& plan_;
   const Schedule& schedule_;
+  MemoryOverheads overheads_;
   std::vector<int> layers_;
   LayerShape shape_;
 };
@@ -364,8 +357,9 @@ double StageMemory::total_bytes() const {
 }
 
 std::vector<StageMemory> stage_memory(const Model& model, const Plan& plan,
-                                      const Workload& workload, const Schedule& schedule) {
-  const MemoryModel memory(model, plan, workload, schedule);
+                                      const Workload& workload, const Schedule& schedule,
+                                      const MemoryOverheads& overheads) {
+  const MemoryModel memory(model, plan, workload, schedule, overheads);
   std::vector<StageMemory> stages;
   for (int stage = 0; stage < schedule.stages; ++stage) stages.push_back(memory.stage(stage));
   return stages;

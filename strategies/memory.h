@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/memory_overheads.h"
 #include "plan/model.h"
 #include "plan/plan.h"
 #include "plan/schedule.h"
@@ -26,8 +27,9 @@ struct StageMemory {
 
 /// Memory of every stage. Sources: ZeRO (arXiv 1910.02054) for states, Korthikanti et al. 2022
 /// (arXiv 2205.05198) for activations, by summing each layer's saved tensors over the schedule's
-/// micro-batches in flight.
+/// micro-batches in flight. `overheads`: memory beside tensors where it is stated, else as usual.
 std::vector<StageMemory> stage_memory(const Model& model, const Plan& plan,
-                                      const Workload& workload, const Schedule& schedule);
+                                      const Workload& workload, const Schedule& schedule,
+                                      const MemoryOverheads& overheads = MemoryOverheads());
 
 }  // namespace rehearse

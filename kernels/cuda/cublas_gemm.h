@@ -32,6 +32,7 @@ class CublasGemm {
   /// The choice made for a call like this one; asks the heuristic where there was none yet.
   GemmChoice choice(const Gemm& call);
   std::string version() const;
+  std::size_t workspace_bytes() const { return workspace_bytes_; }
 
  private:
   struct Plan;

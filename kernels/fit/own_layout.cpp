@@ -4,7 +4,8 @@
 //   dtype      bf16 (default), fp16, fp8, fp32
 //   m n k      of a product, batch (default 1); accumulate: 1 where it adds to an fp32 result
 //   b s heads kv_heads head_dim    of attention; kv_len (default s), causal (default 1)
-//   bytes      moved by an operator bound by memory
+//   bytes      moved by an operator bound by memory; or, where op is context, matrix_workspace,
+//              pair_communicator or communicator, the device memory that this takes (no time then)
 //   mode       burst (default) or sustained;  gpu: catalogue id, rows of others are left out
 //   time_us, time_ms or time_s
 
@@ -55,6 +56,12 @@ class OwnRows {
         return;
       }
     }
+    const int op_column = csv_.column("op");
+    if (StatedBytes* part = overhead_named(out_.overheads(), csv_.cell(row_, op_column).text)) {
+      part->bytes = static_cast<double>(size("bytes"));
+      part->source = "measured: " + out_.path().substr(out_.path().rfind('/') + 1);
+      return;
+    }
     const std::size_t before = out_.problems().count();
     OperatorSample sample;
     sample.op = operator_of_row();
@@ -86,7 +93,8 @@ class OwnRows {
       if (name == kind.text)
         return memory_operator(value, pass, static_cast<double>(size("bytes")));
     csv_.problem(kind, "no operator is called \"" + kind.text + "\"",
-                 "gemm, attention, or an operator bound by memory such as norm or adam",
+                 "gemm, attention, an operator bound by memory such as norm or adam, or memory "
+                 "beside tensors such as context",
                  out_.problems());
     return {};
   }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/cost_model.h"
+#include "kernels/memory_overheads.h"
 #include "kernels/profiler/measure.h"
 
 namespace rehearse {
@@ -14,6 +15,7 @@ struct ProfiledDevice {
   DeviceFacts facts;        ///< rates that are not known are 0
   std::string description;  ///< of hardware and libraries
   ProfileScope scope;
+  MemoryOverheads overheads;                 ///< measured on the device
   double cache_bytes = 0, memory_bytes = 0;  ///< for MeasureOptions, as is the next
   int most_sets = 64;
 };

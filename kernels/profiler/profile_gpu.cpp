@@ -147,6 +147,20 @@ std::string catalogue_id(const std::string& name) {
   return id;
 }
 
+/// Memory that is taken once a context and cuBLASLt's workspace exist. What others hold on the
+/// device cannot be told apart; nobody's context takes gigabytes, so that then nothing is said.
+MemoryOverheads measured_overheads(CudaDevice& device) {
+  constexpr double kMostContext = 4.0 * (1 << 30);
+  const auto workspace = static_cast<double>(device.gemm().workspace_bytes());
+  MemoryOverheads overheads;
+  overheads.matrix_workspace = {workspace, "measured"};
+  std::size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total));
+  const double context = static_cast<double>(total - free) - workspace;
+  if (context > 0 && context < kMostContext) overheads.context = {context, "measured"};
+  return overheads;
+}
+
 }  // namespace
 
 ProfiledDevice profiled_gpu(int index) {
@@ -165,6 +179,7 @@ ProfiledDevice profiled_gpu(int index) {
   result.memory_bytes = 0.5 * static_cast<double>(cuda.memory_bytes);
   // The smallest operators take microseconds and little memory: hundreds of sets fill a cache.
   result.most_sets = 1024;
+  result.overheads = measured_overheads(*device);
   result.scope = gpu_scope();
   result.description = device->description() + ", CUDA " + version_text(cuda.runtime_version) +
                        ", driver for CUDA " + version_text(cuda.driver_version);

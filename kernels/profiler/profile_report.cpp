@@ -52,7 +52,8 @@ constexpr const char* kShapeColumns =
 }  // namespace
 
 std::string measurement_table(const std::vector<ProfileTask>& tasks,
-                              const Measurements& measurements, const std::string& gpu) {
+                              const Measurements& measurements, const std::string& gpu,
+                              MemoryOverheads overheads) {
   std::set<std::string> remarks;
   for (const MeasuredOperator& one : measurements.operators)
     for (const auto& [name, value] : one.remarks) remarks.insert(name);
@@ -71,6 +72,14 @@ std::string measurement_table(const std::vector<ProfileTask>& tasks,
       text += "," + (remark == one.remarks.end() ? std::string() : remark->second);
     }
     text += "\n";
+  }
+  for (const char* part : {"context", "matrix_workspace", "pair_communicator", "communicator"}) {
+    const auto bytes = static_cast<std::int64_t>(overhead_named(overheads, part)->bytes);
+    if (bytes <= 0) continue;
+    text += gpu + "," + part;
+    constexpr int kBetween = 13, kTimes = 5;  // columns before the bytes, and after
+    text += std::string(kBetween, ',') + "," + std::to_string(bytes);
+    text += std::string(kTimes + remarks.size(), ',') + "\n";
   }
   return text;
 }

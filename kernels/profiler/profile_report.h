@@ -16,8 +16,10 @@ struct ProfileProvenance {
 
 /// The measurements as a table of operators (docs/profiles.md, "own layout"), a row each: shape,
 /// bytes, mode, median, 10th and 90th percentile, number of samples, and the stopwatch's remarks.
+/// Measured memory beside tensors has rows of bytes alone.
 std::string measurement_table(const std::vector<ProfileTask>& tasks,
-                              const Measurements& measurements, const std::string& gpu);
+                              const Measurements& measurements, const std::string& gpu,
+                              MemoryOverheads overheads = MemoryOverheads());
 
 /// Rates that the data sheet of a device would state, from the fastest operators measured: what is
 /// known of a CPU. Fills only those that are zero.

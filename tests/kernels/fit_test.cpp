@@ -160,6 +160,24 @@ TEST_CASE("sustained measurements beside bursts give the sustained rate") {
   CHECK(profile.sustained_rate.value == Approx(0.9).epsilon(1e-4));
 }
 
+TEST_CASE("memory beside tensors is kept by a fit, and needs bytes but no time") {
+  const DeviceFacts device = small_profile().device;
+  const std::string rows =
+      "op,bytes,time_us\nnorm,1000000,5\ncontext,431000000,\ncommunicator,90000000,\n";
+  const Profile profile =
+      fit_profile({table_of(rows, device)}, {.device = device, .stack = "test", .made_by = ""});
+  CHECK(profile.overheads.context.bytes == 431e6);
+  CHECK(profile.overheads.context.source == "measured: own.csv");
+  CHECK(profile.overheads.communicator.bytes == 90e6);
+  CHECK(profile.overheads.matrix_workspace.bytes == 0);
+  Problems problems;
+  const auto read = read_profile(write_profile(profile), "p.json", problems);
+  REQUIRE(read);
+  CHECK(read->overheads.context.bytes == 431e6);
+  CHECK(problems_of("op,bytes,time_us\nnorm,1000000,5\ncontext,,\n").text().find("bad.csv:3") !=
+        std::string::npos);
+}
+
 TEST_CASE("bad tables are refused with the place of every mistake") {
   struct Bad {
     const char *text, *message;

@@ -59,6 +59,18 @@ double layers_held(const Case& c, const StageMemory& memory, int micro_batches_o
 
 }  // namespace
 
+TEST_CASE("context, workspace and a communicator for each group of ranks lie beside tensors") {
+  Case c = small();
+  c.plan.dp = 4;
+  c.plan.tp = 2;
+  const Schedule schedule = make_schedule(c.plan.schedule, 1, 1, 1);
+  constexpr double kMiB = 1024 * 1024;
+  CHECK(part(c.memory()[0], "framework") == (500 + 32 + 342 + 392) * kMiB);
+  const MemoryOverheads stated{.context = {300 * kMiB, ""}, .communicator = {100 * kMiB, ""}};
+  const auto memory = stage_memory(c.model, c.plan, c.workload, schedule, stated);
+  CHECK(part(memory[0], "framework") == (300 + 32 + 342 + 100) * kMiB);
+}
+
 TEST_CASE("states take 18 bytes a parameter, or 6 + 12/N with a sharded optimizer") {
   Case c = small();
   const double parameters =
