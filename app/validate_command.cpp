@@ -71,6 +71,8 @@ ExitCode validate_command(const ValidateOptions& options) {
   progress.clear();
   result.summary = compare(result.runs, result.predictions);
   result.cross = cross_validate(result.runs, result.predictions);
+  result.judged_host = errors_with_judged_host_times(
+      result.runs, options.jobs > 0 ? options.jobs : available_cores());
   print(result, options);
 
   const double error = result.summary.step_time_family_mean;

@@ -13,6 +13,7 @@ struct ValidationResult {
   std::vector<RunPrediction> predictions;  ///< parallel to runs
   Validation summary;
   CrossValidation cross;
+  std::vector<UnfittedHost> judged_host;
 };
 
 /// Tables for people: every run (unless `summary_only`), families, and all together.

@@ -184,6 +184,11 @@ Plan framework_plan(Framework framework, Plan plan, const Model& model, const Gp
   // al. (2022), which brought sequence parallelism; Megatron-DeepSpeed forked before. nanotron's
   // asynchronous tensor parallelism is that too, and nothing in pieces.
   const bool before = gpu.compute_capability < kHopper && !plan.sequence_parallel;
+  // PyTorch's asynchronous tensor parallelism takes gathers with their product, and products with
+  // their reduction, in pieces; it runs nothing beside other operators (torchtitan's report of
+  // September 2024).
+  if (framework == Framework::Torchtitan && !is_stated("overlap/tensor"))
+    plan.overlap.tensor = false;
   const bool none =
       framework == Framework::MegatronDeepspeed || (framework == Framework::Megatron && before);
   if (none && !is_stated("overlap/tensor")) plan.overlap.tensor = false;

@@ -159,6 +159,7 @@ class DefaultFiller {
     if (plan_.tp == 1) return;
     fill("sequence_parallel", plan_.sequence_parallel, true,
          "its tensor parallelism always splits the sequence");
+    fill("overlap/tensor", plan_.overlap.tensor, false, "DTensor waits for its collectives");
     fill("overlap/tensor_pieces", plan_.overlap.tensor_pieces, false,
          "enable_async_tensor_parallel is off");
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 
+#include "plan/digest.h"
 #include "plan/json_document.h"
 #include "plan/noun_tables.h"
 #include "planner/run_document.h"
@@ -38,6 +39,19 @@ void drop_nulls(JsonValue& value) {
                 [](const JsonMember& member) { return member.value.kind == JsonKind::Null; });
   for (JsonMember& member : value.members) drop_nulls(member.value);
   for (JsonValue& item : value.items) drop_nulls(item);
+}
+
+std::vector<std::string> configurations_of(const JsonValue& document) {
+  std::vector<std::string> configurations;
+  const JsonValue* runs = document.find("runs");
+  if (runs == nullptr) return configurations;
+  for (const JsonValue& run : runs->items) {
+    std::string text;
+    for (const char* key : {"framework", "model", "cluster", "plan", "workload"})
+      if (const JsonValue* part = run.find(key)) text += to_text(*part, JsonLayout::Compact) + "\n";
+    configurations.push_back(digest_text(text));
+  }
+  return configurations;
 }
 
 // The document as the nouns of this program.
@@ -258,6 +272,7 @@ std::optional<std::vector<MeasuredRun>> read_measured_runs(std::string_view text
   JsonDocument document = parse_json(text, path, problems, kLimits);
   if (!document.parsed) return std::nullopt;
   drop_nulls(document.root);
+  const std::vector<std::string> configurations = configurations_of(document.root);
   const std::vector<RunNouns> nouns = take_nouns(document.root);
   Reading reading(document.source, problems);
   RunsText read;
@@ -266,6 +281,7 @@ std::optional<std::vector<MeasuredRun>> read_measured_runs(std::string_view text
   for (std::size_t i = 0; i < read.runs.size(); ++i) {
     const RunText& text_of_run = read.runs[i];
     MeasuredRun run = run_of(text_of_run, nouns[i].unknown);
+    run.configuration = configurations[i];
     apply_nouns(nouns[i], reading, "/runs/" + std::to_string(i), run);
     run.plan = framework_plan(run.framework, std::move(run.plan), run.model,
                               run.cluster.groups.front().node.gpu);

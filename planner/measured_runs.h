@@ -24,6 +24,7 @@ struct Measured {
 /// A training run that somebody made: its configuration and what came out.
 struct MeasuredRun {
   std::string id, family, source, note;
+  std::string configuration;  ///< digest of all that the file says of it but the outcome
   Framework framework = Framework::Generic;
   Model model;
   ClusterSpec cluster;

@@ -194,7 +194,9 @@ Validation compare(const std::vector<MeasuredRun>& runs,
   std::map<std::string, Collected> families;
   std::map<std::string, int> faulty;
   std::map<std::string, std::string> reasons;
+  std::map<std::string, std::vector<const MeasuredRun*>> members;
   for (std::size_t i = 0; i < runs.size(); ++i) {
+    members[runs[i].family].push_back(&runs[i]);
     collect(runs[i], predictions[i], families[runs[i].family]);
     const std::string fault = framework_fault(runs[i]);
     if (fault.empty()) continue;
@@ -212,6 +214,7 @@ Validation compare(const std::vector<MeasuredRun>& runs,
          .step_time = statistics_of(family.time_errors, family.time_ids, family.time_missing),
          .memory = statistics_of(family.memory_errors, family.memory_ids, family.memory_missing),
          .out_of_memory = family.out_of_memory,
+         .twins = twins_of(members[name]),
          .left_out = family.left_out});
   }
   result.step_time = statistics_of(all.time_errors, all.time_ids, all.time_missing);

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "planner/fitted_families.h"
 #include "planner/measured_runs.h"
 #include "planner/validate.h"
 
@@ -32,6 +33,7 @@ struct FamilyErrors {
   int runs = 0;
   ErrorStatistics step_time, memory;
   OutOfMemoryTable out_of_memory;
+  Twins twins;
   std::string left_out;  ///< why its step times are in no mean over families; empty: they are
 };
 

@@ -353,7 +353,7 @@ Task Lowering::transfer_task(const StageUnit& from, const StageUnit& to, int d, 
   double flow_s = 0;
   for (int hop = 0; hop < route.count; ++hop) {
     const Link& link = cluster_.links()[static_cast<std::size_t>(route.links[hop].value)];
-    flow_s = std::max(flow_s, bytes / (link.bandwidth_bytes_per_s * payload_efficiency(link.kind)));
+    flow_s = std::max(flow_s, bytes / payload_bytes_per_s(link));
   }
   task.seconds = std::max(choice.latency_s, choice.seconds(bytes) - flow_s);
   if (scattered) {

@@ -45,6 +45,8 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
         nccl_choice(collective.collective, communicator(part), collective.item.bytes).channels /
             sms);
   };
+  for (ChunkItem& item : items)
+    if (is_tensor(item.group) && !plan_.overlap.tensor) item.beside_next = false;
   hide_tensor_collectives(items, share);
   if (plan_.overlap.tensor_pieces) hide_tensor_pieces(items, plan_.tp, share);
   return items;

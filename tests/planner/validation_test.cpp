@@ -245,6 +245,24 @@ TEST_CASE("means over families pool small ones and count what is not expressible
   CHECK(summary.inside_interval == Approx(5.0 / 6));
 }
 
+TEST_CASE("runs that nothing stated tells apart bound the error from below") {
+  std::vector<MeasuredRun> runs{timed("a", "f", 2), timed("b", "f", 3), timed("c", "f", 5),
+                                timed("d", "f", 5)};
+  runs[0].configuration = runs[1].configuration = "same";
+  runs[2].configuration = "other";
+  const Validation summary = compare(runs, std::vector<RunPrediction>(4, predicted(2)));
+  CHECK(summary.families.at(0).twins.runs == 2);
+  // 2 s for both: the second is a third too short. 3 s: the first is a half too long.
+  CHECK(summary.families.at(0).twins.least_error == Approx(1.0 / 3 / 4));
+
+  const auto published = published_runs();
+  CHECK(published[0].configuration != published[1].configuration);
+  Problems problems;
+  const auto renamed =
+      read_measured_runs(with(published_text(), "sc21-t1-1.7B", "another"), "runs.json", problems);
+  CHECK(renamed->front().configuration == published.front().configuration);
+}
+
 TEST_CASE("out of memory is counted by what was foretold and what was measured") {
   std::vector<MeasuredRun> runs(4, timed("r", "f", 0));
   std::vector<RunPrediction> predictions(4);

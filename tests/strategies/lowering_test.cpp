@@ -69,6 +69,8 @@ Draw draw_symmetric(std::mt19937& random) {
   draw.launch_s = pick(random, {0.0, 20e-6});
   draw.cluster = dgx_spec(world_size(plan) / 8,
                           pick(random, {FabricKind::SingleSwitch, FabricKind::RailOptimized}));
+  draw.cluster.groups[0].node.nic_duplex = pick(random, {1.0, 1.0, 0.7});
+  draw.cluster.groups[0].node.nic_goodput = pick(random, {0.96, 0.6});
   return draw;
 }
 
@@ -318,6 +320,24 @@ TEST_CASE("tensor collectives beside products are hidden communication, none of 
   CHECK(beside.hidden_s[tensor] + beside.exposed_s[tensor] == Approx(apart.exposed_s[tensor]));
   CHECK(beside.bytes[tensor] == apart.bytes[tensor]);
   CHECK(beside.busy_s() > apart.busy_s());
+}
+
+TEST_CASE("pieces beside their own product alone hide less than other operators do as well") {
+  Question question;
+  question.plan.tp = 8;
+  question.plan.sequence_parallel = true;
+  question.model = small_model(4);
+  question.workload = {2, 1024, 0};
+  const Cluster cluster = build(dgx_spec(1));
+  const auto tensor = static_cast<std::size_t>(CommKind::Tensor);
+  const auto hidden_s = [&](bool beside, bool pieces) {
+    question.plan.overlap.tensor = beside;
+    question.plan.overlap.tensor_pieces = pieces;
+    return simulate_plan(question, cluster, FlatCosts()).of(Rank{0}).hidden_s[tensor];
+  };
+  CHECK(hidden_s(false, false) == 0);
+  CHECK(hidden_s(false, true) > 0);
+  CHECK(hidden_s(true, true) >= hidden_s(false, true));
 }
 
 TEST_CASE("a slow node unfolds its replica and no other") {
