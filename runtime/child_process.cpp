@@ -19,7 +19,7 @@
 namespace rehearse {
 namespace {
 
-// The child that signals are passed on to; 0 while there is none.
+// The child that signals are passed on to, or minus the group of several; 0 while there is none.
 volatile std::sig_atomic_t running_child = 0;
 
 void pass_on(int signal) {
@@ -96,7 +96,8 @@ Pipe open_pipe() {
 /// What the child does between fork and exec: only calls that are safe there. On failure it
 /// writes errno to `failure` and exits.
 [[noreturn]] void become(char* const* arguments, int out, int err, int failure, pid_t parent,
-                         const sigset_t& mask) {
+                         const sigset_t& mask, pid_t group = -1) {
+  if (group >= 0) setpgid(0, group);
   sigprocmask(SIG_SETMASK, &mask, nullptr);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() == parent) {  // else the parent died before prctl could say what to do then
@@ -147,9 +148,10 @@ int wait_for(pid_t child) {
   return status;
 }
 
+constexpr auto kLook = std::chrono::milliseconds(100);
+
 /// Waits for the child, and ends it once it may not go on.
 int watch(pid_t child, const std::function<bool()>& may_go_on) {
-  constexpr auto kLook = std::chrono::milliseconds(100);
   constexpr int kLooksBeforeKill = 100;
   int status = 0, looks_since_end = -1;
   while (waitpid(child, &status, WNOHANG) != child) {
@@ -163,6 +165,57 @@ int watch(pid_t child, const std::function<bool()>& may_go_on) {
   }
   return status;
 }
+
+/// Children that are waited for, and signalled, together. What still runs at its end is killed.
+class ProcessGroup {
+ public:
+  ProcessGroup() = default;
+  ~ProcessGroup() {
+    if (running_ == 0) return;
+    kill(-id_, SIGKILL);
+    while (running_ > 0 && waitpid(-id_, nullptr, 0) > 0) --running_;
+  }
+  ProcessGroup(const ProcessGroup&) = delete;
+  ProcessGroup& operator=(const ProcessGroup&) = delete;
+
+  pid_t id() const { return id_; }
+  void add(pid_t child) {
+    if (id_ == 0) id_ = child;
+    setpgid(child, id_);  // the child does so too: whoever comes first
+    ++running_;
+  }
+
+  int wait(const std::function<bool()>& may_go_on) {
+    constexpr int kGraceLooks = 50, kLooksBeforeKill = 100;
+    int looks_since_failure = -1, looks_since_end = -1;
+    while (running_ > 0) {
+      reap();
+      if (code_ != 0 && looks_since_failure < kGraceLooks) ++looks_since_failure;
+      const bool may_not = looks_since_end < 0 && may_go_on && !may_go_on();
+      if (looks_since_end < 0 && (may_not || looks_since_failure == kGraceLooks)) {
+        kill(-id_, SIGTERM);
+        looks_since_end = 0;
+      } else if (looks_since_end >= 0 && ++looks_since_end == kLooksBeforeKill) {
+        kill(-id_, SIGKILL);
+      }
+      if (running_ > 0) std::this_thread::sleep_for(kLook);
+    }
+    return code_;
+  }
+
+ private:
+  void reap() {
+    int status = 0;
+    while (running_ > 0 && waitpid(-id_, &status, WNOHANG) > 0) {
+      --running_;
+      if (code_ == 0) code_ = exit_code_of(status);
+    }
+  }
+
+  pid_t id_ = 0;  ///< the first child's
+  int running_ = 0;
+  int code_ = 0;  ///< of the first that failed
+};
 
 /// As execv takes it: pointers into `command`, and a null pointer.
 std::vector<char*> argument_list(const std::vector<std::string>& command) {
@@ -217,6 +270,29 @@ int run_attached(const std::vector<std::string>& command, const std::function<bo
   if (failed)
     throw std::runtime_error("cannot start " + command.front() + ": " + std::strerror(error));
   return exit_code_of(status);
+}
+
+int run_together(const std::vector<std::vector<std::string>>& commands,
+                 const std::function<bool()>& may_go_on) {
+  const SignalForwarding forwarding;
+  const pid_t parent = getpid();
+  ProcessGroup group;
+  for (const std::vector<std::string>& command : commands) {
+    std::vector<char*> arguments = argument_list(command);
+    Pipe failure = open_pipe();
+    const pid_t child = fork();
+    if (child < 0) throw std::runtime_error(std::string("cannot fork: ") + std::strerror(errno));
+    if (child == 0)
+      become(arguments.data(), STDOUT_FILENO, STDERR_FILENO, failure.write_end.fd(), parent,
+             forwarding.old_mask(), group.id());
+    group.add(child);
+    failure.write_end.close();
+    int error = 0;
+    if (read(failure.read_end.fd(), &error, sizeof error) == sizeof error)
+      throw std::runtime_error("cannot start " + command.front() + ": " + std::strerror(error));
+  }
+  forwarding.begin(-group.id());
+  return group.wait(may_go_on);
 }
 
 std::string sibling_program(const std::string& name) {

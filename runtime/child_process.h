@@ -25,6 +25,14 @@ ChildResult run_child(const std::vector<std::string>& command);
 int run_attached(const std::vector<std::string>& command,
                  const std::function<bool()>& may_go_on = {});
 
+/// Starts several commands at once and waits for all, each with this process's own standard
+/// streams. Once one has failed, the others have five seconds to end by themselves; then, and once
+/// `may_go_on` says no, they get SIGTERM, and SIGKILL should they still run ten seconds later.
+/// Returns the exit code of the first that failed, or 0. Signals, failures and requirements are
+/// those of `run_child`.
+int run_together(const std::vector<std::vector<std::string>>& commands,
+                 const std::function<bool()>& may_go_on = {});
+
 /// A program that lies in the folder of the running one.
 std::string sibling_program(const std::string& name);
 

@@ -275,4 +275,14 @@ void Rendezvous::give_up(const std::string& why) noexcept {
   }
 }
 
+int free_port() {
+  const int listener = listening_socket(0);
+  sockaddr_in here{};
+  socklen_t length = sizeof here;
+  const int fault = getsockname(listener, reinterpret_cast<sockaddr*>(&here), &length);
+  close(listener);
+  if (fault != 0) throw std::runtime_error("no port can be found for the ranks to meet at");
+  return ntohs(here.sin_port);
+}
+
 }  // namespace rehearse

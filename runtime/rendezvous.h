@@ -49,4 +49,7 @@ class Rendezvous {
   std::vector<int> sockets_;  ///< rank 0: by rank; else one, to rank 0
 };
 
+/// A TCP port that nobody listens on at the moment.
+int free_port();
+
 }  // namespace rehearse

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <optional>
@@ -14,6 +15,8 @@
 #include "runtime/child_process.h"
 #include "runtime/command_line.h"
 #include "runtime/patience.h"
+#include "runtime/rendezvous.h"
+#include "runtime/train/rank_place.h"
 #include "runtime/train/rank_states.h"
 
 namespace rehearse {
@@ -54,8 +57,8 @@ class RankWatch {
       pulses_.push_back({0, Patience(std::max(deadline_s, kStart_s))});
   }
 
-  /// False once a rank has been silent for as long as the deadline, or mpirun has not ended the
-  /// others ten seconds after one vanished.
+  /// False once a rank has been silent for as long as the deadline, or others still run ten seconds
+  /// after one vanished.
   bool may_go_on() {
     if (vanished_.empty()) {
       vanished_ = ranks_that([this](int rank) { return is_gone(rank); });
@@ -85,7 +88,7 @@ class RankWatch {
       std::cerr << ranks_text(vanished_)
                 << " vanished: killed, or crashed; the others were stopped\n";
     else
-      std::cerr << "mpirun ended with exit code " << code << '\n';
+      std::cerr << "the ranks ended with exit code " << code << '\n';
   }
 
  private:
@@ -146,25 +149,45 @@ void end_leftovers(const RankStates& states) {
   }
 }
 
+/// Through mpirun, or where that is empty with torchrun's variables.
+int start_ranks(const std::string& mpirun, int ranks, const std::vector<std::string>& rank,
+                const std::function<bool()>& may_go_on) {
+  if (!mpirun.empty()) {
+    std::vector<std::string> command{mpirun, "--quiet", "-n", std::to_string(ranks)};
+    command.insert(command.end(), rank.begin(), rank.end());
+    return run_attached(command, may_go_on);
+  }
+  const std::string size = std::to_string(ranks), chosen = process_environment("MASTER_PORT");
+  const std::string port = chosen.empty() ? std::to_string(free_port()) : chosen;
+  std::vector<std::vector<std::string>> commands;
+  for (int r = 0; r < ranks; ++r) {
+    const std::string index = std::to_string(r);
+    commands.push_back({"/usr/bin/env", "RANK=" + index, "WORLD_SIZE=" + size,
+                        "LOCAL_RANK=" + index, "LOCAL_WORLD_SIZE=" + size, "MASTER_ADDR=127.0.0.1",
+                        "MASTER_PORT=" + port});
+    commands.back().insert(commands.back().end(), rank.begin(), rank.end());
+  }
+  return run_together(commands, may_go_on);
+}
+
 }  // namespace
 
 int launch_locally(const TrainRequest& request, int ranks,
                    const std::vector<std::string>& arguments) {
-  const std::string mpirun = program_path("mpirun");
-  if (mpirun.empty())
+  const bool on_gpus = request.device.starts_with("cuda");
+  const std::string mpirun = on_gpus ? "" : program_path("mpirun");
+  if (!on_gpus && mpirun.empty())
     throw std::runtime_error("the plan needs " + std::to_string(ranks) +
                              " ranks, and there is no mpirun to start them");
   allow_local_ranks();
   for (int attempt = 0;; ++attempt) {
     RankStates states(states_path(), ranks);
     RankWatch watch(states, request.deadline_s);
-    std::vector<std::string> command{
-        mpirun, "--quiet", "-n", std::to_string(ranks), fs::read_symlink("/proc/self/exe").string(),
-        "train"};
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    command.insert(command.end(), {"--rank-states", states.path()});
-    if (attempt > 0) command.push_back("--resume");
-    const int code = run_attached(command, [&] { return watch.may_go_on(); });
+    std::vector<std::string> rank{fs::read_symlink("/proc/self/exe").string(), "train"};
+    rank.insert(rank.end(), arguments.begin(), arguments.end());
+    rank.insert(rank.end(), {"--rank-states", states.path()});
+    if (attempt > 0) rank.push_back("--resume");
+    const int code = start_ranks(mpirun, ranks, rank, [&] { return watch.may_go_on(); });
     if (code == kExitDone) return code;
     end_leftovers(states);
     const bool was_told_to = code == kExitBadInput || code == kExitInfeasible ||

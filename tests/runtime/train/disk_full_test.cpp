@@ -29,11 +29,6 @@ mount -o remount,size=64m tmpfs "$folder"
 echo $? >"$notes/again.code"
 )";
 
-std::string contents(const std::string& path) {
-  std::ifstream stream(path);
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
 std::uintmax_t bytes_under(const fs::path& folder) {
   constexpr std::uintmax_t kPage = 4096;  // tmpfs takes whole pages
   std::uintmax_t sum = 0;

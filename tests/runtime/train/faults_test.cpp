@@ -18,26 +18,6 @@ using namespace rehearse;
 
 namespace {
 
-namespace fs = std::filesystem;
-
-std::string contents(const fs::path& path) {
-  std::ifstream stream(path);
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
-/// Processes whose command line has `word`, and whose environment `setting`.
-std::vector<int> processes_with(const std::string& word, const std::string& setting = {}) {
-  std::vector<int> out;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string pid = entry.path().filename();
-    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-    if (contents(entry.path() / "cmdline").find(word) == std::string::npos) continue;
-    if (contents(entry.path() / "environ").find(setting) == std::string::npos) continue;
-    out.push_back(std::stoi(pid));
-  }
-  return out;
-}
-
 /// Does something to the second rank of a run of `plan` while the run lasts: once `when` is true,
 /// and up to `within_ms` later.
 class Mischief {

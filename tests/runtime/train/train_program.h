@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,24 @@ inline bool has_whole_checkpoint(const fs::path& folder) {
        entry.increment(error))
     if (fs::exists(entry->path() / "manifest.json", error)) return true;
   return false;
+}
+
+inline std::string contents(const fs::path& path) {
+  std::ifstream stream(path);
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+/// Processes whose command line has `word`, and whose environment `setting`.
+inline std::vector<int> processes_with(const std::string& word, const std::string& setting = {}) {
+  std::vector<int> out;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string pid = entry.path().filename();
+    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (contents(entry.path() / "cmdline").find(word) == std::string::npos) continue;
+    if (contents(entry.path() / "environ").find(setting) == std::string::npos) continue;
+    out.push_back(std::stoi(pid));
+  }
+  return out;
 }
 
 /// The losses as printed, digit by digit.
