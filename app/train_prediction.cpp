@@ -20,9 +20,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// All operators of a CPU's profile take some 100 s; with fewer, families are priced by what GPUs
-// reach of their data sheets.
-constexpr const char* kMeasuringTime = "100s";
+// Steps of small models repeat often enough in this time, those of large ones three times.
+constexpr const char* kPlanTime = "10s";
+// Where the plan's operators cannot be measured by themselves: all of a CPU's profile take this
+// long; with fewer, families are priced by what GPUs reach of their data sheets.
+constexpr const char* kDeviceTime = "100s";
 // The simulation lets 85 % of a PCIe link's nominal rate be payload (topologies/); what was
 // measured is payload.
 constexpr double kPayloadShare = 0.85;
@@ -142,20 +144,31 @@ std::optional<double> predict_step_here(const TrainCommandOptions& options) {
   if (!file || file->step_time_s > 0) return std::nullopt;  // what is wrong, the run itself says
   const int ranks = world_size(file->plan);
   const int threads = threads_of(options, ranks);
-  note("the plan says no step time: measuring " + std::string(kMeasuringTime) +
-       (threads == 1 ? " of one core" : " of " + std::to_string(threads) + " cores") +
-       " and simulating it (--no-predict leaves that out)");
+  // Products of context ranks are none of the lists that prices are for.
+  const bool by_plan = file->plan.cp == 1;
+  note("the plan says no step time: measuring " +
+       std::string(by_plan ? "its operators for some " : "this machine for some ") +
+       (by_plan ? kPlanTime : kDeviceTime) + (ranks > 1 ? ", then its messages," : "") +
+       " to predict it (--no-predict leaves that out)");
   try {
     const ScratchFolder folder;
     const std::string device = sibling_program("rehearse-device");
     const std::string profile = folder.file("cpu.json");
+    std::vector<std::string> measuring{device, "profile",   "--device",
+                                       "cpu",  "--threads", std::to_string(threads),
+                                       "-o",   profile,     "--force"};
     // As many at once as will train: they share caches and memory.
-    output_of({device, "profile", "--device", "cpu", "--threads", std::to_string(threads),
-               "--ranks", std::to_string(ranks), "--budget", kMeasuringTime, "-o", profile,
-               "--force"});
+    if (by_plan)
+      measuring.insert(measuring.end(), {"--plan", options.plan, "--budget", kPlanTime});
+    else
+      measuring.insert(measuring.end(),
+                       {"--ranks", std::to_string(ranks), "--budget", kDeviceTime});
+    output_of(measuring);
     // A machine of one rank has no links that matter.
     const double rate = ranks > 1 ? payload_rate(device, profile) : 1e10;
-    return simulated_step_s(folder, parsed(text, options.plan), *file, rate);
+    const double step_s = simulated_step_s(folder, parsed(text, options.plan), *file, rate);
+    note("a step is predicted to take " + format_seconds(step_s));
+    return step_s;
   } catch (const std::runtime_error& error) {
     note(std::string("nothing is predicted: ") + error.what());
     return std::nullopt;

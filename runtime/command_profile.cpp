@@ -7,17 +7,21 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 
 #include "kernels/profile_file.h"
 #include "kernels/profiler/profile_device.h"
 #include "kernels/profiler/profile_report.h"
+#include "plan/plan_file.h"
 #include "plan/units.h"
 #include "plan/write_file.h"
 #include "runtime/busy_ranks.h"
 #include "runtime/device_commands.h"
 #include "runtime/gpu_node.h"
 #include "runtime/machine_facts.h"
+#include "runtime/plan_profile.h"
 
 namespace rehearse {
 namespace {
@@ -30,6 +34,7 @@ struct ProfileRequest {
   int threads = 0;      ///< 0: as many as this process may use
   int ranks = 1;        ///< of a CPU: processes that measure at once; one's times are kept
   double budget_s = 0;  ///< 0: by the device
+  std::string plan;     ///< whose operators alone are measured; empty: those of a device
   std::string output;
   bool force = false;
 };
@@ -52,7 +57,7 @@ int count_of(const std::string& option, const std::string& text) {
 
 ProfileRequest parse(Arguments arguments) {
   const std::vector<std::string> known{"--device", "--threads", "--ranks", "--budget",
-                                       "--output", "-o",        "--force"};
+                                       "--plan",   "--output",  "-o",      "--force"};
   ProfileRequest request;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& name = arguments[i];
@@ -68,6 +73,7 @@ ProfileRequest parse(Arguments arguments) {
     if (name == "--threads") request.threads = count_of(name, value);
     if (name == "--ranks") request.ranks = count_of(name, value);
     if (name == "--budget") request.budget_s = budget_of(value);
+    if (name == "--plan") request.plan = value;
     if (name == "--output" || name == "-o") request.output = value;
   }
   return request;
@@ -139,10 +145,52 @@ std::string table_path(const std::string& output) {
   return std::filesystem::path(output).replace_extension(".csv").string();
 }
 
+/// The operators that a plan needs on this CPU, with as many ranks at work as it has.
+int profile_plan(const ProfileRequest& request) {
+  if (request.device != "cpu" || request.ranks > 1)
+    throw ArgumentError("--plan measures a CPU, with as many ranks as the plan has",
+                        "--device cpu, without --ranks");
+  std::ifstream stream(request.plan, std::ios::binary);
+  if (!stream) throw std::runtime_error("cannot read " + request.plan);
+  const std::string text{std::istreambuf_iterator<char>(stream), {}};
+  Problems problems;
+  const auto file = read_plan_file(text, request.plan, problems);
+  if (!file) {
+    std::cerr << problems.text();
+    return kExitBadInput;
+  }
+  if (const std::string why = why_not_measurable(*file); !why.empty())
+    throw std::runtime_error(request.plan + ": /" + why);
+  UnfinishedFile profile_file(request.output, request.force);
+  const double budget_s = request.budget_s > 0 ? request.budget_s : 10;
+  const bool shows = isatty(STDERR_FILENO) != 0;
+  const Profile profile =
+      measure_plan(*file, {.budget_s = budget_s,
+                           .device = [&] { return device_of(request); },
+                           .interrupt = &interrupted,
+                           .progress =
+                               [&](double elapsed_s) {
+                                 if (shows)
+                                   std::fprintf(stderr, "\r%.0f s of %.0f s ", elapsed_s, budget_s);
+                               }});
+  if (shows) std::cerr << '\n';
+  profile_file.write(write_profile(profile));
+  profile_file.finish();
+  std::cout << request.output << ": " << profile.samples.size() << " operators of " << request.plan
+            << '\n';
+  return interrupted ? 130 : kExitDone;
+}
+
 }  // namespace
 
 int command_profile(Arguments arguments) {
   ProfileRequest request = parse(arguments);
+  if (!request.plan.empty()) {
+    if (request.output.empty()) request.output = "cpu.rehearse.json";
+    std::signal(SIGINT, on_interrupt);
+    std::signal(SIGTERM, on_interrupt);
+    return profile_plan(request);
+  }
   if (request.ranks > 1 && request.device != "cpu")
     throw ArgumentError("--ranks is for processes that share a CPU", "--device cpu");
   ProfiledDevice target = device_of(request);

@@ -18,7 +18,34 @@ constexpr std::size_t kLeastAttentions = 10;
 constexpr Precision kPrecisions[] = {Precision::Bf16, Precision::Fp16, Precision::Fp8,
                                      Precision::Fp32};
 
-ProfileSample sample_of(const Operator& op, double seconds) {
+/// The sustained measurement of a shape where there is one, since steps run sustained.
+std::vector<ProfileSample> exact_samples(const std::vector<OperatorTable>& tables) {
+  struct Best {
+    Operator op;
+    double seconds = 0;
+    bool sustained = false;
+  };
+  std::map<std::array<std::int64_t, 12>, Best> best;
+  for (const OperatorTable& table : tables)
+    for (const OperatorSample& sample : table.samples) {
+      if (!sample.native || !sample.absolute) continue;
+      Best& known = best[sample_key(sample.op).words];
+      if (known.seconds > 0 && (known.sustained || !sample.sustained)) continue;
+      known = {.op = sample.op, .seconds = sample.seconds, .sustained = sample.sustained};
+    }
+  std::vector<ProfileSample> samples;
+  for (const auto& [key, known] : best) samples.push_back(profile_sample(known.op, known.seconds));
+  return samples;
+}
+
+std::string file_name(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? path : path.substr(slash + 1);
+}
+
+}  // namespace
+
+ProfileSample profile_sample(const Operator& op, double seconds) {
   return {.family = op.family,
           .name = op.family == OperatorFamily::Memory ? op.name : OperatorName::Qkv,
           .pass = op.pass,
@@ -37,33 +64,6 @@ ProfileSample sample_of(const Operator& op, double seconds) {
           .bytes = op.family == OperatorFamily::Memory ? op.bytes : 0,
           .seconds = seconds};
 }
-
-/// The sustained measurement of a shape where there is one, since steps run sustained.
-std::vector<ProfileSample> exact_samples(const std::vector<OperatorTable>& tables) {
-  struct Best {
-    Operator op;
-    double seconds = 0;
-    bool sustained = false;
-  };
-  std::map<std::array<std::int64_t, 12>, Best> best;
-  for (const OperatorTable& table : tables)
-    for (const OperatorSample& sample : table.samples) {
-      if (!sample.native || !sample.absolute) continue;
-      Best& known = best[sample_key(sample.op).words];
-      if (known.seconds > 0 && (known.sustained || !sample.sustained)) continue;
-      known = {.op = sample.op, .seconds = sample.seconds, .sustained = sample.sustained};
-    }
-  std::vector<ProfileSample> samples;
-  for (const auto& [key, known] : best) samples.push_back(sample_of(known.op, known.seconds));
-  return samples;
-}
-
-std::string file_name(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? path : path.substr(slash + 1);
-}
-
-}  // namespace
 
 Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& request) {
   Profile profile;

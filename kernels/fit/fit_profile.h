@@ -17,6 +17,9 @@ struct FitRequest {
   bool keep_samples = false;
 };
 
+/// A measured operator as a profile keeps it.
+ProfileSample profile_sample(const Operator& op, double seconds);
+
 /// A profile of one GPU from measured tables. Deterministic. A minute for sixty thousand products
 /// with cross-validation.
 Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& request);

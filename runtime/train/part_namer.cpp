@@ -1,5 +1,7 @@
 #include "runtime/train/part_namer.h"
 
+#include <algorithm>
+
 #include "kernels/part_label.h"
 
 namespace rehearse {
@@ -82,10 +84,7 @@ std::vector<PartNamer::Item> PartNamer::items_of(ModelUnit unit, int layer, int 
   std::vector<Item> items;
   for (const LayerItem& from : list_of(shape, unit, is_forward(action_))) {
     if (from.is_collective || (!is_forward(action_) && !belongs(action_, from.op))) continue;
-    items.push_back({.sort = sort_of(from.op),
-                     .pass = from.op.pass,
-                     .label = operator_label(from.op),
-                     .bytes = from.op.bytes});
+    items.push_back({.sort = sort_of(from.op), .op = from.op, .label = operator_label(from.op)});
   }
   return items;
 }
@@ -134,9 +133,28 @@ std::vector<PartNamer::Share> PartNamer::names(const OperatorCall& call) {
   const bool adds = (forward != nullptr && forward->residual.given()) ||
                     (backward != nullptr && backward->d_residual.given());
   const Item* sum = adds ? take(Sort::Residual) : nullptr;
-  if (sum == nullptr) return {{item->label}};
-  const double all = item->bytes + sum->bytes;
-  return {{sum->label, sum->bytes / all}, {item->label, item->bytes / all}};
+  if (sum == nullptr) return {share_of(*item, 1)};
+  const double all = item->op.bytes + sum->op.bytes;
+  return {share_of(*sum, sum->op.bytes / all), share_of(*item, item->op.bytes / all)};
+}
+
+PartNamer::Share PartNamer::share_of(const Item& item, double share) const {
+  return {item.label, share, static_cast<int>(&item - open_->data())};
+}
+
+std::vector<Operator> PartNamer::operators() const {
+  std::vector<Operator> out;
+  if (open_ != nullptr)
+    for (const Item& item : *open_) out.push_back(item.op);
+  return out;
+}
+
+int place_in_chunk(const ParameterStore& store, const Unit& unit) {
+  int first = unit.layer;
+  for (const Unit& other : store.units())
+    if (other.kind == ModelUnit::Layer && other.chunk == unit.chunk)
+      first = std::min(first, other.layer);
+  return unit.layer - first;
 }
 
 std::optional<PartNamer::TransferName> PartNamer::name(const TransferNote& note) const {

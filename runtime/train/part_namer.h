@@ -31,10 +31,14 @@ class PartNamer {
   struct Share {
     std::string label;
     double share = 1;  ///< of the call's time
+    int item = -1;     ///< of `operators()`; −1 outside of units
   };
   /// A call that does two operators of the list at once (a norm with the residual before it) gives
   /// each its share by the bytes that the list says they move.
   std::vector<Share> names(const OperatorCall& call);
+
+  /// The operators of the list of the unit and pass at hand; none outside of units.
+  std::vector<Operator> operators() const;
 
   struct TransferName {
     Stream stream = Stream::Data;
@@ -59,9 +63,8 @@ class PartNamer {
   };
   struct Item {
     Sort sort = Sort::None;
-    Pass pass = Pass::Forward;
+    Operator op;
     std::string label;
-    double bytes = 0;
     bool is_taken = false;
   };
   using Key = std::tuple<ModelUnit, ActionKind, int>;  ///< the last: what tells layers apart
@@ -70,6 +73,7 @@ class PartNamer {
   static Sort sort_of(const OperatorCall& call);
   std::vector<Item> items_of(ModelUnit unit, int layer, int index) const;
   const Item* take(Sort sort);
+  Share share_of(const Item& item, double share) const;
   std::string step_part(const OperatorCall& call) const;
 
   LayerShape shape_;
@@ -77,5 +81,8 @@ class PartNamer {
   std::map<Key, std::vector<Item>> known_;
   std::vector<Item>* open_ = nullptr;
 };
+
+/// A layer's place in its chunk; 0 for other units.
+int place_in_chunk(const ParameterStore& store, const Unit& unit);
 
 }  // namespace rehearse

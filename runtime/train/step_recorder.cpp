@@ -95,11 +95,7 @@ void StepRecorder::attach(Trainer& trainer) {
     place_.layer = -1;
   };
   trainer.on_unit = [this, &trainer](const Unit& unit) {
-    int first = unit.layer;
-    for (const Unit& other : trainer.store().units())
-      if (other.kind == ModelUnit::Layer && other.chunk == unit.chunk)
-        first = std::min(first, other.layer);
-    namer_.begin_unit(unit.kind, unit.layer, unit.layer - first);
+    namer_.begin_unit(unit.kind, unit.layer, place_in_chunk(trainer.store(), unit));
     place_.layer = unit.layer;
   };
   trainer.on_actions_done = [this] {

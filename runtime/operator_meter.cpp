@@ -1,0 +1,140 @@
+#include "runtime/operator_meter.h"
+
+#include <chrono>
+
+#include "kernels/price_cache.h"
+
+namespace rehearse {
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// What a run does in fewer calls than the list has operators (a loss of three, an embedding of
+/// two) is shared by the bytes that the list says each moves. What the run does nowhere takes a
+/// nanosecond, the least that a profile holds.
+void share_among_alike(const std::vector<Operator>& operators, std::vector<double>& seconds) {
+  constexpr double kNothing_s = 1e-9;
+  const auto alike = [&](std::size_t a, std::size_t b) {
+    const Operator &one = operators[a], &other = operators[b];
+    return one.family == other.family && one.name == other.name && one.pass == other.pass &&
+           one.recomputed == other.recomputed;
+  };
+  const std::vector<double> as_called = seconds;
+  for (std::size_t i = 0; i < operators.size(); ++i) {
+    if (operators[i].family != OperatorFamily::Memory) continue;
+    double all_s = 0, all_bytes = 0;
+    bool is_whole = true;
+    for (std::size_t j = 0; j < operators.size(); ++j) {
+      if (!alike(i, j)) continue;
+      all_s += as_called[j];
+      all_bytes += operators[j].bytes;
+      is_whole = is_whole && as_called[j] > 0;
+    }
+    if (!is_whole) seconds[i] = std::max(kNothing_s, all_s * operators[i].bytes / all_bytes);
+  }
+}
+
+}  // namespace
+
+/// Runs operators on another device and times them.
+class OperatorMeter::Device final : public ComputeDevice {
+ public:
+  Device(ComputeDevice& inner, OperatorMeter& meter) : inner_(inner), meter_(meter) {}
+  std::string description() const override { return inner_.description(); }
+  void* allocate(std::size_t bytes) override { return inner_.allocate(bytes); }
+  void release(void* memory) noexcept override { inner_.release(memory); }
+  void upload(void* to_device, const void* from_host, std::size_t bytes) override {
+    inner_.upload(to_device, from_host, bytes);
+  }
+  void download(void* to_host, const void* from_device, std::size_t bytes) override {
+    inner_.download(to_host, from_device, bytes);
+  }
+  void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override {
+    const double start_s = now_s();
+    inner_.fill_bytes(memory, value, bytes);
+    inner_.synchronize();
+    if (!meter_.in_unit_)
+      meter_.step_s_[operator_name(OperatorName::GradientAccumulate)] += now_s() - start_s;
+  }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    inner_.copy(to, from, bytes);
+  }
+  void synchronize() override { inner_.synchronize(); }
+
+ private:
+  void execute(const OperatorCall& call) override {
+    const double start_s = now_s();
+    inner_.run(call);
+    inner_.synchronize();
+    meter_.record(call, now_s() - start_s);
+  }
+
+  ComputeDevice& inner_;
+  OperatorMeter& meter_;
+};
+
+OperatorMeter::OperatorMeter(const PlanFile& file, ComputeDevice& device)
+    : file_(file), namer_(file), device_(std::make_unique<Device>(device, *this)) {}
+OperatorMeter::~OperatorMeter() = default;
+
+ComputeDevice& OperatorMeter::device() { return *device_; }
+
+void OperatorMeter::attach(Trainer& trainer) {
+  trainer.on_action = [this](const Action& action) {
+    close_unit();
+    namer_.begin_action(action.kind);
+  };
+  trainer.on_unit = [this, &trainer](const Unit& unit) {
+    close_unit();
+    namer_.begin_unit(unit.kind, unit.layer, place_in_chunk(trainer.store(), unit));
+    open_ = namer_.operators();
+    open_s_.assign(open_.size(), 0.0);
+    in_unit_ = true;
+  };
+  trainer.on_actions_done = [this] {
+    close_unit();
+    namer_.leave_units();
+  };
+  double owned = 0;
+  for (const OwnedPiece& piece : trainer.store().owned())
+    owned += static_cast<double>(piece.elements);
+  for (const Operator& op : optimizer_operators(static_cast<double>(trainer.parameters()), owned,
+                                                file_.plan.precision, Precision::Fp32))
+    step_work_[operator_name(op.name)].bytes = op.bytes;
+}
+
+void OperatorMeter::record(const OperatorCall& call, double seconds) {
+  for (const PartNamer::Share& part : namer_.names(call)) {
+    if (part.item >= 0)
+      open_s_[static_cast<std::size_t>(part.item)] += part.share * seconds;
+    else
+      step_s_[part.label] += part.share * seconds;
+  }
+}
+
+void OperatorMeter::close_unit() {
+  if (!in_unit_) return;
+  in_unit_ = false;
+  share_among_alike(open_, open_s_);
+  for (std::size_t i = 0; i < open_.size(); ++i) {
+    if (open_s_[i] <= 0) continue;
+    Timed& timed = operators_[sample_key(open_[i]).words];
+    timed.op = open_[i];
+    timed.seconds.push_back(open_s_[i]);
+  }
+}
+
+void OperatorMeter::end_step() {
+  for (auto& [name, work] : step_work_) work.seconds.push_back(step_s_[name]);
+  step_s_.clear();
+}
+
+void OperatorMeter::forget() {
+  operators_.clear();
+  step_s_.clear();
+  for (auto& [name, work] : step_work_) work.seconds.clear();
+}
+
+}  // namespace rehearse
