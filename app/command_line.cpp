@@ -295,6 +295,7 @@ class Parser {
     value(app, "--ranks", profile_.ranks, "N",
           "Measure a CPU while N - 1 other processes do so (default: 1)")
         ->check(CLI::Range(1, 4096));
+    file(app, "--plan", profile_.plan, "Measure only what this plan/1 needs, on a CPU");
     file(app, "-o,--output", profile_.output, "Write the profile to FILE");
     app->add_flag("-f,--force", profile_.force, "Overwrite existing files");
   }

@@ -92,9 +92,9 @@ struct DataOptions {
 };
 
 struct ProfileOptions {
-  std::string device, budget, output;  ///< as typed; empty: rehearse-device's own defaults
-  int threads = 0;                     ///< 0: as many as this process may use
-  int ranks = 1;                       ///< processes that measure a CPU at once
+  std::string device, budget, plan, output;  ///< as typed; empty: rehearse-device's own defaults
+  int threads = 0;                           ///< 0: as many as this process may use
+  int ranks = 1;                             ///< processes that measure a CPU at once
   bool force = false;
 };
 

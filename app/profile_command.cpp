@@ -12,6 +12,7 @@ ExitCode profile_command(const ProfileOptions& options) {
   pass("--budget", options.budget);
   pass("--threads", options.threads > 0 ? std::to_string(options.threads) : "");
   pass("--ranks", options.ranks > 1 ? std::to_string(options.ranks) : "");
+  pass("--plan", options.plan);
   pass("--output", options.output);
   if (options.force) arguments.push_back("--force");
   return run_device_program(arguments);

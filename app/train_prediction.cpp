@@ -22,9 +22,6 @@ namespace fs = std::filesystem;
 
 // Steps of small models repeat often enough in this time, those of large ones three times.
 constexpr const char* kPlanTime = "10s";
-// Where the plan's operators cannot be measured by themselves: all of a CPU's profile take this
-// long; with fewer, families are priced by what GPUs reach of their data sheets.
-constexpr const char* kDeviceTime = "100s";
 // The simulation lets 85 % of a PCIe link's nominal rate be payload (topologies/); what was
 // measured is payload.
 constexpr double kPayloadShare = 0.85;
@@ -144,26 +141,14 @@ std::optional<double> predict_step_here(const TrainCommandOptions& options) {
   if (!file || file->step_time_s > 0) return std::nullopt;  // what is wrong, the run itself says
   const int ranks = world_size(file->plan);
   const int threads = threads_of(options, ranks);
-  // Products of context ranks are none of the lists that prices are for.
-  const bool by_plan = file->plan.cp == 1;
-  note("the plan says no step time: measuring " +
-       std::string(by_plan ? "its operators for some " : "this machine for some ") +
-       (by_plan ? kPlanTime : kDeviceTime) + (ranks > 1 ? ", then its messages," : "") +
-       " to predict it (--no-predict leaves that out)");
+  note("the plan says no step time: measuring its operators for some " + std::string(kPlanTime) +
+       (ranks > 1 ? ", then messages," : "") + " to predict it (--no-predict leaves that out)");
   try {
     const ScratchFolder folder;
     const std::string device = sibling_program("rehearse-device");
     const std::string profile = folder.file("cpu.json");
-    std::vector<std::string> measuring{device, "profile",   "--device",
-                                       "cpu",  "--threads", std::to_string(threads),
-                                       "-o",   profile,     "--force"};
-    // As many at once as will train: they share caches and memory.
-    if (by_plan)
-      measuring.insert(measuring.end(), {"--plan", options.plan, "--budget", kPlanTime});
-    else
-      measuring.insert(measuring.end(),
-                       {"--ranks", std::to_string(ranks), "--budget", kDeviceTime});
-    output_of(measuring);
+    output_of({device, "profile", "--device", "cpu", "--threads", std::to_string(threads), "--plan",
+               options.plan, "--budget", kPlanTime, "-o", profile, "--force"});
     // A machine of one rank has no links that matter.
     const double rate = ranks > 1 ? payload_rate(device, profile) : 1e10;
     const double step_s = simulated_step_s(folder, parsed(text, options.plan), *file, rate);

@@ -22,6 +22,7 @@
 #include "runtime/gpu_node.h"
 #include "runtime/machine_facts.h"
 #include "runtime/plan_profile.h"
+#include "runtime/train/runnable.h"
 
 namespace rehearse {
 namespace {
@@ -159,8 +160,10 @@ int profile_plan(const ProfileRequest& request) {
     std::cerr << problems.text();
     return kExitBadInput;
   }
-  if (const std::string why = why_not_measurable(*file); !why.empty())
-    throw std::runtime_error(request.plan + ": /" + why);
+  const std::vector<std::string> reasons = why_not_runnable(*file);
+  for (const std::string& reason : reasons)
+    std::cerr << request.plan << ": error: /" << reason << '\n';
+  if (!reasons.empty()) return kExitBadInput;
   UnfinishedFile profile_file(request.output, request.force);
   const double budget_s = request.budget_s > 0 ? request.budget_s : 10;
   const bool shows = isatty(STDERR_FILENO) != 0;

@@ -118,6 +118,8 @@ TrainRequest parse(Arguments arguments) {
       request.json = true;
     else if (name == "--local")
       request.local = true;
+    else if (name == "--on-terminal")
+      request.on_terminal = true;
     else if (name == "--resume")
       request.resume = true;
     else if (!name.starts_with("-")) {
@@ -199,6 +201,15 @@ std::unique_ptr<ComputeDevice> cpu_for(const TrainRequest& request, int ranks) {
   return cpu_device(request.threads > 0 ? request.threads : std::max(1, usable / ranks));
 }
 
+TrainResult train_with_progress(const TrainRequest& request, const PlanFile& file, World& world,
+                                ComputeDevice& device) {
+  const bool on_terminal = request.on_terminal || isatty(STDERR_FILENO) != 0;
+  ProgressLine progress(steps_of(request, file), on_terminal);
+  return run_training(request, file, world, device, [&](const StepReport& step, double step_s) {
+    progress.show(step, step_s, file);
+  });
+}
+
 /// `gpu`: null where ranks compute on CPUs.
 int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
   const bool first = world.rank() == 0;
@@ -213,11 +224,7 @@ int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
     return kExitBadInput;
   }
   const std::unique_ptr<ComputeDevice> cpu = gpu == nullptr ? cpu_for(request, ranks) : nullptr;
-  ProgressLine progress(request.steps);
-  const TrainResult result = run_training(
-      request, *file, world, gpu == nullptr ? *cpu : *gpu,
-      [&](const StepReport& step, double step_s) { progress.show(step, step_s, *file); });
-  progress.end();
+  const TrainResult result = train_with_progress(request, *file, world, cpu ? *cpu : *gpu);
   if (first) std::cout << (request.json ? result_json(result, *file) : result_text(result, *file));
   return kExitDone;
 }

@@ -11,7 +11,6 @@
 #include "plan/units.h"
 #include "runtime/busy_ranks.h"
 #include "runtime/operator_meter.h"
-#include "runtime/train/runnable.h"
 #include "runtime/train/solo_world.h"
 
 namespace rehearse {
@@ -85,9 +84,10 @@ std::vector<int> ranks_to_measure(const PlanFile& file) {
   return {ranks.begin(), ranks.end()};
 }
 
-/// Rates as a data sheet would state them: the best that any operator reached.
+/// Rates as a data sheet would state them: the best that any operator reached, and at least the
+/// least that a profile may hold. Narrow products go through fp32 on a CPU.
 void set_rates(const Found& found, const Profile& profile, DeviceFacts& device) {
-  device.memory_bandwidth_bytes_per_s = 1;
+  device.memory_bandwidth_bytes_per_s = device.fp32_flops = 1e9;
   for (const ProfileSample& sample : profile.samples) {
     if (sample.family == OperatorFamily::Memory && sample.seconds > 1e-8)
       device.memory_bandwidth_bytes_per_s =
@@ -95,8 +95,8 @@ void set_rates(const Found& found, const Profile& profile, DeviceFacts& device) 
     if (sample.family != OperatorFamily::Gemm) continue;
     const double rate = 2 * static_cast<double>(sample.m * sample.n) *
                         static_cast<double>(sample.k) / sample.seconds;
-    double& best = sample.precision == Precision::Fp32 ? device.fp32_flops : device.bf16_flops;
-    best = std::max(best, rate);
+    device.fp32_flops = std::max(device.fp32_flops, rate);
+    if (sample.precision == Precision::Bf16) device.bf16_flops = std::max(device.bf16_flops, rate);
   }
   for (const auto& [name, rates] : found.step_rates)
     device.memory_bandwidth_bytes_per_s =
@@ -128,13 +128,6 @@ Profile profile_of(const Found& found, const ProfiledDevice& on, int ranks) {
 }
 
 }  // namespace
-
-std::string why_not_measurable(const PlanFile& file) {
-  const std::vector<std::string> reasons = why_not_runnable(file);
-  if (!reasons.empty()) return reasons.front();
-  if (file.plan.cp > 1) return "plan/cp: context ranks compute products that no list has";
-  return {};
-}
 
 Profile measure_plan(const PlanFile& file, const PlanMeasuring& measuring) {
   const int ranks = world_size(file.plan);

@@ -17,13 +17,10 @@ struct PlanMeasuring {
   std::function<void(double elapsed_s)> progress;  ///< after each step
 };
 
-/// Why the operators of a plan cannot be measured by themselves; empty where they can.
-std::string why_not_measurable(const PlanFile& file);
-
 /// A profile of the operators that a plan needs, and of no others: its first and its last stage
 /// train for some steps, by themselves (runtime/train/solo_world.h), while as many processes do as
 /// the other ranks will. Operators are timed at their shapes, in their order and with what the one
-/// before left in the caches. Prices are medians. REQUIRES: `why_not_measurable` is empty.
+/// before left in the caches. Prices are medians. REQUIRES: the plan is runnable.
 Profile measure_plan(const PlanFile& file, const PlanMeasuring& measuring);
 
 }  // namespace rehearse

@@ -186,6 +186,8 @@ int launch_locally(const TrainRequest& request, int ranks,
     std::vector<std::string> rank{fs::read_symlink("/proc/self/exe").string(), "train"};
     rank.insert(rank.end(), arguments.begin(), arguments.end());
     rank.insert(rank.end(), {"--rank-states", states.path()});
+    // What the ranks write goes through their launcher's pipes.
+    if (isatty(STDERR_FILENO) != 0) rank.push_back("--on-terminal");
     if (attempt > 0) rank.push_back("--resume");
     const int code = start_ranks(mpirun, ranks, rank, [&] { return watch.may_go_on(); });
     if (code == kExitDone) return code;

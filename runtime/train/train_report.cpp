@@ -1,7 +1,5 @@
 #include "runtime/train/train_report.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 
@@ -12,6 +10,9 @@
 
 namespace rehearse {
 namespace {
+
+constexpr auto kRewrite = std::chrono::milliseconds(100);
+constexpr auto kLogEntry = std::chrono::seconds(30);
 
 std::string fixed(double value, int digits) {
   char text[64];
@@ -88,26 +89,35 @@ JsonValue data_json(const TrainResult& result, const PlanFile& file) {
 
 }  // namespace
 
-ProgressLine::ProgressLine(std::int64_t steps)
-    : on_terminal_(isatty(STDERR_FILENO) != 0), steps_(steps) {}
-
-void ProgressLine::show(const StepReport& report, double step_s, const PlanFile& file) {
-  if (!on_terminal_) return;
-  const auto now = std::chrono::steady_clock::now();
-  const bool is_last = report.step + 1 == steps_;
-  if (shown_ && !is_last && now - last_ < std::chrono::milliseconds(100)) return;
-  last_ = now;
-  shown_ = true;
+std::string progress_text(const StepReport& report, double step_s, std::int64_t steps,
+                          const PlanFile& file) {
   const double tokens = static_cast<double>(file.workload.global_batch) * file.workload.seq_len;
-  const std::string of = steps_ > 0 ? " of " + std::to_string(steps_) : "";
-  std::fprintf(stderr, "\rstep %ld%s  loss %.4f  norm %.3g  rate %.3g  %s tokens/s  \033[K",
-               static_cast<long>(report.step + 1), of.c_str(), report.loss, report.gradient_norm,
-               report.rate, format_count(tokens / step_s).c_str());
-  std::fflush(stderr);
+  char numbers[128];
+  std::snprintf(numbers, sizeof numbers, "loss %.4f  norm %.3g  rate %.3g  ", report.loss,
+                report.gradient_norm, report.rate);
+  return "step " + std::to_string(report.step + 1) + " of " + std::to_string(steps) + "  " +
+         numbers + format_count(tokens / step_s) + " tokens/s";
 }
 
-void ProgressLine::end() {
-  if (shown_) std::fputc('\n', stderr);
+ProgressLine::ProgressLine(std::int64_t steps, bool on_terminal)
+    : on_terminal_(on_terminal), steps_(steps) {}
+
+ProgressLine::~ProgressLine() {
+  if (on_terminal_ && shown_) std::fputc('\n', stderr);
+}
+
+void ProgressLine::show(const StepReport& report, double step_s, const PlanFile& file) {
+  const auto now = Clock::now();
+  const bool is_last = report.step + 1 == steps_;
+  const bool is_due =
+      on_terminal_ ? !shown_ || is_last || now - last_ >= kRewrite : now - last_ >= kLogEntry;
+  if (!is_due) return;
+  last_ = now;
+  shown_ = true;
+  const std::string text = progress_text(report, step_s, steps_, file);
+  // One call, so that a launcher that forwards it does not tear it apart.
+  std::fputs((on_terminal_ ? "\r" + text + "\033[K" : text + "\n").c_str(), stderr);
+  std::fflush(stderr);
 }
 
 std::string result_text(const TrainResult& result, const PlanFile& file) {

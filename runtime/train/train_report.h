@@ -6,18 +6,27 @@
 
 namespace rehearse {
 
-/// A line on the terminal that is written over after each step; nothing elsewhere.
+/// What stderr says while a run lasts: on a terminal a line that is written over after each step,
+/// elsewhere a line every half minute, for whoever reads a log.
 class ProgressLine {
  public:
-  explicit ProgressLine(std::int64_t steps);
+  /// `on_terminal`: of the run, whose ranks a launcher may have given pipes.
+  ProgressLine(std::int64_t steps, bool on_terminal);
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
   void show(const StepReport& report, double step_s, const PlanFile& file);
-  void end();
 
  private:
+  using Clock = std::chrono::steady_clock;
   bool on_terminal_, shown_ = false;
   std::int64_t steps_;
-  std::chrono::steady_clock::time_point last_;
+  Clock::time_point last_ = Clock::now();
 };
+
+/// One line on a step, without an end.
+std::string progress_text(const StepReport& report, double step_s, std::int64_t steps,
+                          const PlanFile& file);
 
 /// Loss, tokens a second, and the step's time beside what was predicted.
 std::string result_text(const TrainResult& result, const PlanFile& file);

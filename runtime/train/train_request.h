@@ -22,6 +22,7 @@ struct TrainRequest {
   int restarts = 0;            ///< times that a failed run goes on from its last checkpoint
   std::string timeline;        ///< folder for measured timelines; empty: none
   std::string states;          ///< file that tells the launcher how this rank is doing; empty: none
+  bool on_terminal = false;    ///< whoever started the ranks writes to a terminal
   double reference_batch = 0;  ///< batch that the rate was chosen for; 0: the plan's
   TrainOptions options;
 };

@@ -118,14 +118,6 @@ class Checkpoints {
   std::int64_t saved_step_ = -1;
 };
 
-std::int64_t steps_of(const TrainRequest& request, const PlanFile& file) {
-  if (request.steps > 0) return request.steps;
-  const double per_step = static_cast<double>(file.workload.global_batch) * file.workload.seq_len;
-  if (file.workload.tokens > 0)
-    return std::max<std::int64_t>(1, static_cast<std::int64_t>(file.workload.tokens / per_step));
-  return 100;
-}
-
 void check_corpus(const Corpus& corpus, const PlanFile& file, const std::string& path) {
   if (corpus.vocab > file.model.vocab)
     throw std::runtime_error(path + " has tokens up to " + std::to_string(corpus.vocab - 1) +
@@ -155,6 +147,14 @@ std::vector<DataCount> counts_of_all(Trainer& trainer, const PlanFile& file,
 }
 
 }  // namespace
+
+std::int64_t steps_of(const TrainRequest& request, const PlanFile& file) {
+  if (request.steps > 0) return request.steps;
+  const double per_step = static_cast<double>(file.workload.global_batch) * file.workload.seq_len;
+  if (file.workload.tokens > 0)
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(file.workload.tokens / per_step));
+  return 100;
+}
 
 double TrainResult::median_step_s() const {
   if (step_times_s.empty()) return 0;

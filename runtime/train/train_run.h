@@ -16,6 +16,9 @@ struct TrainResult {
   double median_step_s() const;
 };
 
+/// Steps of the whole run.
+std::int64_t steps_of(const TrainRequest& request, const PlanFile& file);
+
 /// One rank of a run, from its first step to its last. `progress` is called on the first rank after
 /// each step.
 TrainResult run_training(const TrainRequest& request, const PlanFile& file, World& world,

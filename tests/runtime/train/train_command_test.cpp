@@ -53,6 +53,18 @@ TEST_CASE("train says exactly what of the data each rank has had") {
   CHECK(read.out.find("5 to 15 a replica; 8 tokens of each a context rank") != std::string::npos);
 }
 
+TEST_CASE("train writes its progress over one line of a terminal, also through its launcher") {
+  const RunFolder folder;
+  const std::string plan = folder.write("plan.json", small_plan(2, 1));
+  const std::string text = folder.write("text.txt", some_text());
+  const ChildResult result = train({plan, "--data", text, "--steps", "3", "--on-terminal"});
+  INFO(result.err);
+  CHECK(result.exit_code == 0);
+  CHECK(result.err.find("\rstep 1 of 3  loss ") == 0);
+  CHECK(result.err.find("\rstep 3 of 3  loss ") != std::string::npos);
+  CHECK(std::count(result.err.begin(), result.err.end(), '\n') == 1);
+}
+
 TEST_CASE("train says in one message what it cannot train") {
   const RunFolder folder;
   const std::string plan = folder.write("plan.json", small_plan(2, 1));
