@@ -14,7 +14,7 @@ namespace rehearse {
 
 enum class Reduction : std::uint8_t { Sum, Max };
 
-/// What a transfer is for. The first five are the kinds that the simulation counts.
+/// What a transfer is for. The simulation counts all kinds but the last two.
 enum class Traffic : std::uint8_t {
   Tensor,     ///< inside layers, between tensor ranks
   Data,       ///< gradient reduction, sums of copies of parameters included

@@ -31,7 +31,7 @@ TEST_CASE("two data ranks that share the optimizer's state train like one") {
 }
 
 TEST_CASE("data ranks with unequal shares of the batch train like one") {
-  check_parity(2, "dp=2 shares=3:1 micro_batch=2");
+  check_parity(2, "dp=2 layers=2 shares=3:1 micro_batch=2");
   check_parity(4, "dp=2 pp=2 chunks=2 shares=6:2 zero=1 model=llama");
 }
 
@@ -51,7 +51,7 @@ TEST_CASE("tensor ranks with the whole vocabulary train like one") {
 }
 
 TEST_CASE("a ring of context ranks trains like one") {
-  check_parity(2, "cp=2 overlap=0");
+  check_parity(2, "cp=2 layers=2 overlap=0");
   check_parity(4, "cp=4 micro_batch=2 layers=2 model=llama");
 }
 
@@ -60,7 +60,7 @@ TEST_CASE("a ring whose ranks hold consecutive tokens trains like one") {
 }
 
 TEST_CASE("context ranks that exchange heads train like one") {
-  check_parity(2, "cp=2 context=all-to-all micro_batch=2 model=llama");
+  check_parity(2, "cp=2 layers=2 context=all-to-all micro_batch=2 model=llama");
   check_parity(4, "cp=2 tp=2 context=all-to-all layers=2");
 }
 
