@@ -215,16 +215,19 @@ int command_profile(Arguments arguments) {
   options.memory_bytes = target.memory_bytes;
   options.most_sets = target.most_sets;
   const BusyRanks others(request.ranks - 1, [&](int rank) { keep_busy(request, rank); });
-  const double launch_s = measured_launch_s(target);
-  // Where there are several GPUs, a fifth of the time is for what they do together.
   const auto start = std::chrono::steady_clock::now();
+  const double launch_s = measured_launch_s(target);
+  const double copy_bytes_per_s = measured_copy_bytes_per_s(target);
+  // Where there are several GPUs, a fifth of the time is for what they do together.
   const NodeMeasurements node =
       is_cpu ? NodeMeasurements() : measure_gpu_node(0.2 * request.budget_s, interrupted);
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
   options.budget_s = std::max(1.0, request.budget_s - spent.count());
-  const Measurements measured =
+  Measurements measured =
       measure(tasks, *target.device, *target.stopwatch, options, interrupted,
               [&](const MeasureProgress& at) { show_progress(at, request.budget_s); });
+  const DeviceFacts facts = with_measured_rates(target.facts, tasks, measured);
+  leave_out_impossible(measured, tasks, facts);
   if (isatty(STDERR_FILENO) != 0) std::cerr << '\n';
   show_failures(tasks, measured);
   if (measured.operators.empty())
@@ -232,14 +235,15 @@ int command_profile(Arguments arguments) {
                                                        : "no operator could be measured");
 
   ProfileProvenance provenance;
-  provenance.device = with_measured_rates(target.facts, tasks, measured);
+  provenance.device = facts;
   provenance.table_name = std::filesystem::path(table_file).filename().string();
   provenance.made_by =
       "rehearse-device profile; " + target.description +
       (request.ranks > 1 ? "; " + std::to_string(request.ranks) + " ranks at once" : "") +
       "; seed " + std::to_string(options.seed) + "; " +
       std::to_string(tasks.size() - measured.not_reached - measured.failures.size()) + " of " +
-      std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s);
+      std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s) +
+      "; copies at " + format_rate(copy_bytes_per_s);
   const std::string table = measurement_table(tasks, measured, provenance.device.gpu,
                                               larger_of(target.overheads, node.overheads));
   measurement_file.write(table);

@@ -1,6 +1,7 @@
 // Tasks of operators bound by memory. Their bytes are counted as kernels/layer.cpp counts them:
 // each tensor once each way.
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/profiler/profile_task.h"
@@ -18,7 +19,8 @@ class MemoryTasks {
     add_norms();
     add_activations();
     add_rope();
-    add_vocabulary();
+    add_embedding();
+    add_cross_entropy();
     add_optimizer();
     add_copies();
   }
@@ -96,22 +98,38 @@ class MemoryTasks {
         [](const Views& t) { return Rope{.x = t[0], .cosine_sine = t[1], .positions = t[2]}; });
   }
 
-  void add_vocabulary() {
-    constexpr std::int64_t kVocabulary = 8192;
+  void add_embedding() {
+    // Few words return among few tokens.
+    const std::int64_t words = std::min<std::int64_t>(8192, 4 * rows_);
     const TaskTensor tokens{
-        .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = kVocabulary};
-    const TaskTensor table{.dtype = dtype_, .shape = {kVocabulary, width_}};
+        .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = words};
+    const TaskTensor table{.dtype = dtype_, .shape = {words, width_}};
     add(OperatorName::Embedding, Pass::Forward,
         2 * element() * elements() + 8 * static_cast<double>(rows_), {tokens, table, matrix()},
         [](const Views& t) {
           return EmbeddingForward{.tokens = t[0], .table = t[1], .out = t[2]};
         });
+    // The gradient's row is read and written for each token, as kernels/layer_ends.cpp counts it.
+    add(OperatorName::Embedding, Pass::WeightGradient,
+        (element() + 8) * elements() + 8 * static_cast<double>(rows_),
+        {tokens, matrix(), {.dtype = DType::F32, .shape = {words, width_}}}, [](const Views& t) {
+          return EmbeddingBackward{.tokens = t[0], .d_out = t[1], .d_table = t[2]};
+        });
+  }
+
+  /// As many logits as elements, over a vocabulary as models have it: GPT-2's, padded to a multiple
+  /// of 64; fewer where there are not eight rows of them.
+  void add_cross_entropy() {
+    const auto count = static_cast<std::int64_t>(elements());
+    const std::int64_t vocabulary = std::min<std::int64_t>(50304, count / 8 / 64 * 64);
+    const std::int64_t tokens = count / vocabulary;
+    const double logits = static_cast<double>(tokens) * static_cast<double>(vocabulary);
+    const TaskTensor matrix{.dtype = dtype_, .shape = {tokens, vocabulary}};
     const TaskTensor targets{
-        .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = width_};
-    const std::int64_t vocabulary = width_;
-    const TaskTensor statistic = row(DType::F32, rows_);
-    add(OperatorName::CrossEntropy, Pass::Forward, element() * elements(),
-        {matrix(), targets, statistic, statistic, statistic}, [vocabulary](const Views& t) {
+        .dtype = DType::I32, .shape = {tokens}, .fill = Fill::Indices, .bound = vocabulary};
+    const TaskTensor statistic = row(DType::F32, tokens);
+    add(OperatorName::CrossEntropy, Pass::Forward, element() * logits,
+        {matrix, targets, statistic, statistic, statistic}, [vocabulary](const Views& t) {
           return CrossEntropyForward{.logits = t[0],
                                      .targets = t[1],
                                      .vocabulary = vocabulary,
@@ -119,8 +137,8 @@ class MemoryTasks {
                                      .sum = t[3],
                                      .target_logit = t[4]};
         });
-    add(OperatorName::CrossEntropy, Pass::InputGradient, 2 * element() * elements(),
-        {matrix(), targets, statistic, statistic, statistic, statistic, statistic},
+    add(OperatorName::CrossEntropy, Pass::InputGradient, 2 * element() * logits,
+        {matrix, targets, statistic, statistic, statistic, statistic, statistic},
         [vocabulary](const Views& t) {
           return CrossEntropyBackward{.logits = t[0],
                                       .targets = t[1],

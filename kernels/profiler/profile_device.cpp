@@ -50,4 +50,22 @@ double measured_launch_s(ProfiledDevice& device) {
   return statistics_of(samples).median;
 }
 
+double measured_copy_bytes_per_s(ProfiledDevice& device) {
+  const auto bytes = static_cast<std::size_t>(std::max(4 * device.cache_bytes, 0x1p26));
+  DeviceBuffer from(*device.device, bytes), to(*device.device, bytes);
+  device.device->fill_bytes(from.data(), 0x3c, bytes);  // bf16 and fp32 alike see a small number
+  device.device->copy(to.data(), from.data(), bytes);   // its pages are there now
+  device.device->synchronize();
+  constexpr int kRounds = 5, kCopies = 4;  // one after the other, so that starting them is little
+  std::vector<double> samples;
+  for (int round = 0; round < kRounds; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < kCopies; ++i) device.device->copy(to.data(), from.data(), bytes);
+    device.device->synchronize();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    samples.push_back(took.count() / kCopies);
+  }
+  return 2 * static_cast<double>(bytes) / statistics_of(samples).median;
+}
+
 }  // namespace rehearse

@@ -29,4 +29,8 @@ ProfiledDevice profiled_gpu(int index);
 /// Seconds the host needs to issue an operator of one element.
 double measured_launch_s(ProfiledDevice& device);
 
+/// Bytes a second, read and written together, that the device copies within its own memory: what
+/// operators bound by memory are compared with. The copies are four times as long as its cache.
+double measured_copy_bytes_per_s(ProfiledDevice& device);
+
 }  // namespace rehearse

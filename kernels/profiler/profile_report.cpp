@@ -84,6 +84,16 @@ std::string measurement_table(const std::vector<ProfileTask>& tasks,
   return text;
 }
 
+void leave_out_impossible(Measurements& measurements, const std::vector<ProfileTask>& tasks,
+                          const DeviceFacts& device) {
+  std::erase_if(measurements.operators, [&](const MeasuredOperator& one) {
+    const std::string why =
+        why_impossible({.op = tasks[one.task].op, .seconds = one.seconds.median}, device);
+    if (!why.empty()) measurements.failures.push_back({.task = one.task, .reason = why});
+    return !why.empty();
+  });
+}
+
 DeviceFacts with_measured_rates(DeviceFacts device, const std::vector<ProfileTask>& tasks,
                                 const Measurements& measurements) {
   DeviceFacts fastest;

@@ -21,6 +21,11 @@ std::string measurement_table(const std::vector<ProfileTask>& tasks,
                               const Measurements& measurements, const std::string& gpu,
                               MemoryOverheads overheads = MemoryOverheads());
 
+/// Takes out what the device cannot have taken, a clock that jumped or a sample that something else
+/// interrupted, and reports it as a failure: one such would have the whole table refused.
+void leave_out_impossible(Measurements& measurements, const std::vector<ProfileTask>& tasks,
+                          const DeviceFacts& device);
+
 /// Rates that the data sheet of a device would state, from the fastest operators measured: what is
 /// known of a CPU. Fills only those that are zero.
 DeviceFacts with_measured_rates(DeviceFacts device, const std::vector<ProfileTask>& tasks,

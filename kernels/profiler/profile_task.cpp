@@ -33,7 +33,8 @@ ProfileScope gpu_scope() {
   return {.dtypes = {DType::Bf16, DType::F32},
           .most_flops = 1e13,
           .most_elements = std::int64_t{1} << 29,
-          .products = 500,
+          .products = 1500,
+          .other_products = 500,
           .sustained_products = 40,
           .memory_sizes = 10,
           .head_sizes = {64, 96, 128},
@@ -98,9 +99,11 @@ std::vector<ProfileTask> product_tasks(const ProfileScope& scope, DType dtype) {
            at.n * at.k <= scope.most_elements && at.m * at.n <= scope.most_elements;
   };
   const auto most = static_cast<std::int64_t>(std::cbrt(scope.most_flops / 2) * 4);
-  const int sustained = dtype == scope.dtypes.front() ? scope.sustained_products : 0;
+  const bool is_first = dtype == scope.dtypes.front();
+  const int sustained = is_first ? scope.sustained_products : 0;
+  const int wanted = is_first ? scope.products : scope.other_products;
   int made = 0;
-  for (std::int64_t i = 0; made < scope.products && i < 100 * std::int64_t{scope.products}; ++i) {
+  for (std::int64_t i = 0; made < wanted && i < 100 * std::int64_t{wanted}; ++i) {
     // m may be any number of tokens, every fifth one odd; n and k are widths of models.
     ProductShape at{.m = log_uniform(quasi_random(i, 0), 16, most, 8),
                     .n = log_uniform(quasi_random(i, 1), 64, most, 16),

@@ -285,4 +285,29 @@ TEST_CASE("the processor is measured for real, and its operators take time") {
     CHECK(tasks[one.task].op.flops / one.seconds.median < 1e13);  // no processor is so fast
   }
   CHECK(measured_launch_s(cpu) > 0);
+  cpu.cache_bytes = 1e6;
+  const double copies = measured_copy_bytes_per_s(cpu);
+  CHECK((copies > 1e7 && copies < 1e13));
+}
+
+TEST_CASE("a time that the device cannot have taken is left out of the profile, and reported") {
+  const std::vector<ProfileTask> tasks = product_tasks(small_scope(), DType::F32);
+  Measurements measured;
+  for (std::size_t i = 0; i < 3; ++i)
+    measured.operators.push_back({.task = i, .seconds = {.median = tasks[i].op.flops / 1e12}});
+  DeviceFacts facts;
+  facts.gpu = "cpu";
+  facts.fp32_flops = 1e12;
+  facts.memory_bandwidth_bytes_per_s = 1e12;
+  leave_out_impossible(measured, tasks, facts);
+  CHECK(measured.operators.size() == 3);
+  measured.operators[1].seconds.median /= 10;
+  measured.operators[2].seconds.median = 1e4;
+  leave_out_impossible(measured, tasks, facts);
+  REQUIRE(measured.operators.size() == 1);
+  CHECK(measured.operators[0].task == 0);
+  REQUIRE(measured.failures.size() == 2);
+  CHECK(measured.failures[0].task == 1);
+  CHECK(measured.failures[0].reason.find("faster than the data sheet") != std::string::npos);
+  CHECK(measured.failures[1].reason.find("thousand times slower") != std::string::npos);
 }
