@@ -27,7 +27,22 @@ struct TileSource {
 /// Starts copying rows first … first + kRows − 1; rows that do not exist become zeros.
 template <int kRows, int kColumns, int kThreads>
 __device__ __forceinline__ void load_tile(Bf16* tile, const TileSource& source, int first) {
-  constexpr int kChunks = kColumns / 8;
+  constexpr int kChunks = kColumns / 8, kRowStep = kThreads / kChunks;
+  // Where rows of a thread lie a multiple of 8 apart, their chunk is the same: one address serves
+  // all of them, which leaves registers to the products.
+  if constexpr (kThreads % kChunks == 0 && kRowStep % 8 == 0 && kRows % kRowStep == 0) {
+    const int row = static_cast<int>(threadIdx.x) / kChunks;
+    const int chunk = static_cast<int>(threadIdx.x) % kChunks;
+    const Bf16* from = source.data + (first + row) * source.stride + chunk * 8;
+    Bf16* to = tile + tile_offset<kColumns>(row, chunk);
+#pragma unroll 2
+    for (int i = 0; i < kRows / kRowStep; ++i) {
+      const bool valid = first + row + i * kRowStep < source.rows;
+      copy_async_16(to + i * kRowStep * kColumns,
+                    valid ? from + i * kRowStep * source.stride : source.data, valid);
+    }
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < (kRows * kChunks + kThreads - 1) / kThreads; ++i) {
     const int index = i * kThreads + static_cast<int>(threadIdx.x);

@@ -55,7 +55,7 @@ TEST_CASE("device: casts to and from fp8 agree with the CPU for every code and b
        .call = [](const auto& t) { return Cast{.x = t[0], .out = t[1], .scale = t[2]}; }});
 }
 
-TEST_CASE("device: norms of long rows agree with the CPU") {
+TEST_CASE("device: norms of wide rows agree with the CPU") {
   const DType dtype = device_type();
   // Several warps a row, a block's most, and rows that registers do not hold.
   const std::int64_t h = GENERATE(as<std::int64_t>{}, 1048, 8200, 16392), rows = 7;
