@@ -44,7 +44,7 @@ __device__ __forceinline__ void compute_scores(WarpState<kHead>& warp, const Bf1
       for (int i = 0; i < 4; ++i) warp.scores[r][n][i] = 0;
   // Addresses of further steps do not fit beside the accumulators of 128 columns; the products of
   // one step, and the other warp of the scheduler, cover its loads.
-  constexpr int kUnrolled = kHead < 128 ? 2 : 1;
+  [[maybe_unused]] constexpr int kUnrolled = kHead < 128 ? 2 : 1;
 #pragma unroll kUnrolled
   for (int step = 0; step < kHead / 16; ++step) {
     std::uint32_t a[kRowTiles<kHead>][4];
