@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "app/command_line.h"
+#include "app/exit_code.h"
 #include "app/output.h"
 #include "plan/json_document.h"
 #include "plan/json_value.h"
@@ -44,10 +45,15 @@ class ScratchFolder {
   fs::path path_;
 };
 
-/// Throws std::runtime_error with the last line that the child wrote, where it fails.
+/// The run itself will say what is wrong.
+struct CannotRun {};
+
+/// Throws std::runtime_error with the last line that the child wrote, where it fails, and CannotRun
+/// where it says that the plan cannot be run here.
 std::string output_of(const std::vector<std::string>& command) {
   const ChildResult result = run_child(command);
   if (result.exit_code == 0) return result.out;
+  if (result.exit_code == static_cast<int>(ExitCode::Infeasible)) throw CannotRun();
   std::string last = result.err;
   while (last.ends_with('\n')) last.pop_back();
   last.erase(0, last.rfind('\n') + 1);
@@ -154,6 +160,8 @@ std::optional<double> predict_step_here(const TrainCommandOptions& options) {
     const double step_s = simulated_step_s(folder, parsed(text, options.plan), *file, rate);
     note("a step is predicted to take " + format_seconds(step_s));
     return step_s;
+  } catch (const CannotRun&) {
+    return std::nullopt;
   } catch (const std::runtime_error& error) {
     note(std::string("nothing is predicted: ") + error.what());
     return std::nullopt;

@@ -22,6 +22,7 @@
 #include "runtime/gpu_node.h"
 #include "runtime/machine_facts.h"
 #include "runtime/plan_profile.h"
+#include "runtime/train/memory_need.h"
 #include "runtime/train/runnable.h"
 
 namespace rehearse {
@@ -164,6 +165,12 @@ int profile_plan(const ProfileRequest& request) {
   for (const std::string& reason : reasons)
     std::cerr << request.plan << ": error: /" << reason << '\n';
   if (!reasons.empty()) return kExitBadInput;
+  const std::string why =
+      why_it_does_not_fit(*file, world_size(file->plan), available_memory_bytes());
+  if (!why.empty()) {
+    std::cerr << "rehearse-device: error: " << why << '\n';
+    return kExitInfeasible;
+  }
   UnfinishedFile profile_file(request.output, request.force);
   const double budget_s = request.budget_s > 0 ? request.budget_s : 10;
   const bool shows = isatty(STDERR_FILENO) != 0;

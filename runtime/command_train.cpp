@@ -17,6 +17,7 @@
 #include "runtime/machine_facts.h"
 #include "runtime/nccl_world.h"
 #include "runtime/train/local_launch.h"
+#include "runtime/train/memory_need.h"
 #include "runtime/train/rank_place.h"
 #include "runtime/train/rank_states.h"
 #include "runtime/train/runnable.h"
@@ -210,6 +211,12 @@ TrainResult train_with_progress(const TrainRequest& request, const PlanFile& fil
   });
 }
 
+/// Of the run's ranks those on this machine, as far as the launcher says.
+int ranks_here(int ranks) {
+  const std::optional<RankPlace> place = rank_place();
+  return place.has_value() ? std::min(place->local_size, ranks) : 1;
+}
+
 /// `gpu`: null where ranks compute on CPUs.
 int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
   const bool first = world.rank() == 0;
@@ -223,6 +230,12 @@ int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
                 << world.size() << " were started\n";
     return kExitBadInput;
   }
+  // Whoever started the ranks here has looked before.
+  if (gpu == nullptr && request.states.empty() && ranks > 1)
+    if (const std::string why =
+            why_it_does_not_fit(*file, ranks_here(ranks), available_memory_bytes());
+        !why.empty())
+      throw std::runtime_error(why);
   const std::unique_ptr<ComputeDevice> cpu = gpu == nullptr ? cpu_for(request, ranks) : nullptr;
   const TrainResult result = train_with_progress(request, *file, world, cpu ? *cpu : *gpu);
   if (first) std::cout << (request.json ? result_json(result, *file) : result_text(result, *file));
@@ -259,6 +272,10 @@ int run_rank(const TrainRequest& request) {
     const int code = train_rank(request, *world, gpu.get());
     RankSign::set(code == kExitDone ? RankState::Done : RankState::Failed);
     return code;
+  } catch (const std::bad_alloc&) {
+    tell("there is no memory left", place.rank, world != nullptr ? world->size() : place.size);
+    if (world != nullptr) world->abort(kExitEnvironment);
+    return kExitEnvironment;
   } catch (const std::exception& error) {
     tell(error.what(), place.rank, world != nullptr ? world->size() : place.size);
     if (world != nullptr) world->abort(kExitEnvironment);
@@ -281,6 +298,12 @@ int command_train(Arguments arguments) {
   const std::optional<PlanFile> file = read_plan(request.plan, true);
   if (!file) return kExitBadInput;
   const int ranks = world_size(file->plan);
+  if (!uses_gpus(request, ranks))
+    if (const std::string why = why_it_does_not_fit(*file, ranks, available_memory_bytes());
+        !why.empty()) {
+      std::cerr << "rehearse-device: error: " << why << '\n';
+      return kExitInfeasible;
+    }
   if (ranks == 1) return run_rank(request);
   return launch_locally(request, ranks, {arguments.begin(), arguments.end()});
 }

@@ -66,6 +66,11 @@ struct MachineFacts {
 MachineFacts probe_machine();
 
 CpuFacts probe_cpu();
+/// Bytes that processes may still take before the kernel ends some: of the machine, and at most
+/// what the control group of this one may have; 0 where nothing says it.
+double available_memory_bytes();
+/// The same of the texts of /proc/meminfo and the control group's memory.max.
+double parse_available_memory(std::string_view meminfo, std::string_view group_limit);
 /// The part of it that /proc/cpuinfo tells: model, sockets, cores, features.
 CpuFacts parse_cpuinfo(std::string_view text);
 /// Threads' worth of time that a control group's cpu.max grants ("150000 100000" is 1.5);

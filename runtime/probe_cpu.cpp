@@ -2,6 +2,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -97,6 +98,20 @@ CpuFacts probe_cpu() {
   facts.memory_bytes =
       static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
   return facts;
+}
+
+double parse_available_memory(std::string_view meminfo, std::string_view group_limit) {
+  constexpr std::string_view kField = "MemAvailable:";
+  double available = 0, limit = 0;
+  if (const auto at = meminfo.find(kField); at != std::string_view::npos)
+    std::istringstream(std::string(meminfo.substr(at + kField.size()))) >> available;
+  available *= 1024;  // "MemAvailable:   21937348 kB"
+  const bool is_limited = static_cast<bool>(std::istringstream(std::string(group_limit)) >> limit);
+  return is_limited ? std::min(available, limit) : available;
+}
+
+double available_memory_bytes() {
+  return parse_available_memory(read_text("/proc/meminfo"), read_text("/sys/fs/cgroup/memory.max"));
 }
 
 }  // namespace rehearse

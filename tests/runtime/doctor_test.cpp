@@ -163,6 +163,15 @@ TEST_CASE("the doctor's document holds the same facts") {
   CHECK(document["abilities"].size() == abilities(gpu_node()).size());
 }
 
+TEST_CASE("the memory left is the machine's, or less where a control group has a limit") {
+  const std::string meminfo =
+      "MemTotal:       24578948 kB\nMemFree:        17000000 kB\nMemAvailable:   20000000 kB\n";
+  CHECK(parse_available_memory(meminfo, "max\n") == 20000000.0 * 1024);
+  CHECK(parse_available_memory(meminfo, "") == 20000000.0 * 1024);
+  CHECK(parse_available_memory(meminfo, "1073741824\n") == 1073741824.0);
+  CHECK(parse_available_memory("", "max\n") == 0);
+}
+
 TEST_CASE("a device name that is no UTF-8 does not spoil the document") {
   MachineFacts facts = gpu_node();
   facts.cuda.gpus[0].name = "GPU \xff";

@@ -80,6 +80,16 @@ TEST_CASE("train says in one message what it cannot train") {
   CHECK(too_short.err.find(shorter) != std::string::npos);
   CHECK(std::count(too_short.err.begin(), too_short.err.end(), '\n') == 1);
 
+  std::string larger = small_plan(2, 1);
+  larger.replace(larger.find("\"ffn\": 32"), 9, "\"ffn\": 4000000");
+  larger.replace(larger.find("\"hidden\": 16"), 12, "\"hidden\": 100000");
+  const ChildResult too_large = train({folder.write("large.json", larger), "--data", text});
+  INFO(too_large.err);
+  CHECK(too_large.exit_code == 3);
+  CHECK(too_large.err.find("the plan does not fit: its 2 ranks here would hold at least") !=
+        std::string::npos);
+  CHECK(std::count(too_large.err.begin(), too_large.err.end(), '\n') == 1);
+
   const ChildResult no_plan = train({folder.file("absent.json"), "--data", text});
   CHECK(no_plan.exit_code == 1);
   const ChildResult no_json = train({text, "--data", text});

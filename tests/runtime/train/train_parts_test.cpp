@@ -2,8 +2,10 @@
 #include <cmath>
 
 #include "runtime/train/learning_rate.h"
+#include "runtime/train/memory_need.h"
 #include "runtime/train/parameters.h"
 #include "runtime/train/runnable.h"
+#include "runtime/train/trainer.h"
 #include "tests/catch.h"
 
 using namespace rehearse;
@@ -145,4 +147,27 @@ TEST_CASE("a plan that cannot be trained says why with its field") {
   CHECK(reasons[0].rfind("plan/tp: 4 heads and 2 key/value heads", 0) == 0);
   CHECK(reasons[1].rfind("plan/zero", 0) == 0);
   CHECK(reasons[2].rfind("plan/dropout", 0) == 0);
+}
+
+TEST_CASE("the memory a run needs at least is no more than what it takes, and most of it") {
+  for (const Precision precision : {Precision::Fp32, Precision::Bf16}) {
+    PlanFile file = small_file();
+    file.plan.precision = precision;
+    const MemoryNeed need = least_memory(file);
+    const auto device = cpu_device(1);
+    const auto world = lone_world();
+    Trainer trainer(file, {}, *world, *device, 100,
+                    [](std::int64_t, TokenRange range, auto tokens, auto labels) {
+                      for (int i = range.begin; i < range.end; ++i)
+                        tokens[static_cast<std::size_t>(i - range.begin)] =
+                            labels[static_cast<std::size_t>(i - range.begin)] = i;
+                    });
+    trainer.step();
+    const double per_parameter = precision == Precision::Fp32 ? 16 : 18;
+    CHECK(need.state_bytes ==
+          Approx(per_parameter * static_cast<double>(trainer.parameters())).epsilon(0.1));
+    const auto taken = static_cast<double>(trainer.allocated_bytes());
+    CHECK(need.bytes() <= taken);
+    CHECK(need.bytes() >= 0.5 * taken);
+  }
 }
