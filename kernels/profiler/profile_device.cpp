@@ -54,17 +54,18 @@ double measured_copy_bytes_per_s(ProfiledDevice& device) {
   const auto bytes = static_cast<std::size_t>(std::max(4 * device.cache_bytes, 0x1p26));
   DeviceBuffer from(*device.device, bytes), to(*device.device, bytes);
   device.device->fill_bytes(from.data(), 0x3c, bytes);  // bf16 and fp32 alike see a small number
-  device.device->copy(to.data(), from.data(), bytes);   // its pages are there now
-  device.device->synchronize();
-  constexpr int kRounds = 5, kCopies = 4;  // one after the other, so that starting them is little
-  std::vector<double> samples;
-  for (int round = 0; round < kRounds; ++round) {
+  const auto seconds_of = [&](int copies) {
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < kCopies; ++i) device.device->copy(to.data(), from.data(), bytes);
+    for (int i = 0; i < copies; ++i) device.device->copy(to.data(), from.data(), bytes);
     device.device->synchronize();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    samples.push_back(took.count() / kCopies);
-  }
+    return took.count() / copies;
+  };
+  seconds_of(1);  // its pages are there now
+  // One after the other for 10 ms, so that starting them is little.
+  const int copies = static_cast<int>(std::clamp(1e-2 / seconds_of(1), 1.0, 256.0));
+  std::vector<double> samples;
+  for (int round = 0; round < 3; ++round) samples.push_back(seconds_of(copies));
   return 2 * static_cast<double>(bytes) / statistics_of(samples).median;
 }
 
