@@ -126,6 +126,18 @@ TEST_CASE("two stages on one GPU train like one") {
 TEST_CASE("two context ranks on one GPU train like one") {
   if (!has_gpu()) return;
   check_layout([](Plan& plan) { plan.cp = 2; }, true);
+  check_layout(
+      [](Plan& plan) {
+        plan.cp = 2;
+        plan.context_balanced = false;
+      },
+      true);
+  check_layout(
+      [](Plan& plan) {
+        plan.cp = 2;
+        plan.context = ContextKind::AllToAll;
+      },
+      true);
 }
 
 TEST_CASE("a rank killed on a GPU ends the run, which names it") {
