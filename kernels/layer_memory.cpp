@@ -90,7 +90,8 @@ std::vector<SavedTensor> operator_wise_tensors(const LayerShape& shape) {
   kept.push_back({"queries", byte * tokens * static_cast<double>(at.query)});
   kept.push_back({"values", byte * tokens * static_cast<double>(at.key)});
   core_tensors(shape, at, kept);
-  if (shape.attention == AttentionKernel::Flash)
+  // Of fp8 outputs it is among the core's already.
+  if (shape.attention == AttentionKernel::Flash && !(at.fp8_output && shape.fp8.weight_gradient))
     kept.push_back({"attention result", byte * tokens * static_cast<double>(at.query)});
   if (shape.model.experts.count > 0) {
     operator_wise_expert_tensors(shape, kept);

@@ -16,9 +16,12 @@
 // Predictions of those families are no test of these figures. Sustained rates of Hopper and
 // Blackwell (kernels/gpu_generation.cpp) are fitted to runs of Megatron-LM.
 //
+// So is a fifth of the tensors' bytes that Megatron-DeepSpeed's allocator holds beside them:
+// BLOOM's memory figures are of the device (bloom_search). Reduction buckets and communicators of
+// its many groups, which are not counted one by one, are in it.
+//
 // Assumed. Other frameworks' host time is the cost model's own, 5 to 10 µs for eager PyTorch:
-// their published runs are bound by their devices. BLOOM's memory figures are of the device; a
-// tenth is taken to be lost between blocks.
+// their published runs are bound by their devices.
 //
 // nanotron's memory figure does not change with the micro-batch and is 20 bytes a parameter with
 // several data ranks, 18 with one, 10 + 14/dp with ZeRO-1: states and bf16 buckets of 2 bytes.
@@ -55,6 +58,11 @@ constexpr double kFlatGradientBytes = 4;
 /// FSDP2: each of the two gathers copies weights out (2 + 2), gradients are converted to fp32 and
 /// laid out for the reduction (2 + 4).
 constexpr double kShardCopyBytes = 14;
+
+/// DeepSpeed's optimizers of 16-bit gradients flatten a rank's share and convert it to fp32 before
+/// they step (fused_optimizer.py, zero/stage_1_and_2.py). 16-bit gradients live in pieces of what
+/// activations have freed, so that the allocator takes the copy from the device anew.
+constexpr double kFp32CopyBytes = 4;
 
 /// cross_entropy on fp32 logits keeps the log-softmax beside them, and its backward makes their
 /// gradient: two more fp32 copies.
@@ -110,7 +118,9 @@ FrameworkCosts framework_costs(Framework framework, const Plan& plan, const GpuS
       costs.relative_error = 0.22;
       costs.launch_s = 70e-6;
       costs.collective_host_s = 33e-6;
-      costs.fragmentation = 0.1;
+      costs.fragmentation = 0.2;
+      if (bytes_of(plan.gradient_precision) < kFp32CopyBytes)
+        costs.gradient_copy_bytes = kFp32CopyBytes;
       costs.memory_figure = MemoryFigure::Device;
       break;
     case Framework::LlmFoundryFsdp:
@@ -175,6 +185,10 @@ Plan framework_plan(Framework framework, Plan plan, const Model& model, const Gp
     if (!is_stated("attention")) plan.attention = AttentionKernel::Plain;
     if (!is_stated("dropout")) plan.dropout = 0.1;
   }
+  // fp16 gradients are summed and reduced as they are (accumulate_allreduce_grads_in_fp32 is off;
+  // DeepSpeed's grad_accum_dtype is that of the weights), bf16 ones in fp32.
+  if (megatron && plan.precision == Precision::Fp16 && !is_stated("gradient_precision"))
+    plan.gradient_precision = Precision::Fp16;
   // Megatron-LM's best practice for many experts a token is DeepEP's dispatcher ("flex"), whose
   // kernels send a token once to each node that its experts lie on, on as many nodes as there are.
   if (framework == Framework::Megatron && gpu.compute_capability >= kHopper &&

@@ -49,6 +49,9 @@ struct FrameworkCosts {
   double logit_bytes = 0;
   /// Bytes a parameter beside weights, gradients and optimizer: buffers that data ranks reduce.
   double reduction_buffer_bytes = 0;
+  /// Bytes for each parameter whose optimizer state a rank holds: gradients copied to fp32 for the
+  /// optimizer in one piece.
+  double gradient_copy_bytes = 0;
   /// fp8 plans keep weights of fp8 products in fp8 alone, and gather them so; else 16 bits beside.
   bool fp8_weights_alone = false;
   MemoryFigure memory_figure = MemoryFigure::Allocated;

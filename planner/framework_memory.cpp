@@ -66,6 +66,8 @@ StageBytes framework_bytes_of_stage(const StageMemory& memory, const Model& mode
   if (plan.dp > 1) bytes.standing += buffer;
   if (plan.zero > 0 && plan.dp > 1) bytes.standing += buffer * (1 + 1.0 / plan.dp);
   if (plan.pp > 1) bytes.standing += buffer;
+  bytes.standing +=
+      costs.gradient_copy_bytes * parameters / (plan.zero == 1 ? plan.dp * plan.cp : 1);
   return bytes;
 }
 

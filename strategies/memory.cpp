@@ -234,7 +234,7 @@ class MemoryModel {
   /// Share of a stage's layers whose weights are whole on a rank: with ZeRO-3 the one at work and
   /// those gathered ahead.
   double whole_share(int stage) const {
-    const bool gathers = plan_.zero >= 3 && shard_ranks(plan_) > 1 && plan_.reshard_after_forward;
+    const bool gathers = weight_shards() > 1 && plan_.reshard_after_forward;
     const int all = layer_count(stage);
     return gathers && all > 0 ? std::min(1.0, (1.0 + plan_.prefetch) / all) : 1;
   }

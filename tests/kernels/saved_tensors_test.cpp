@@ -76,6 +76,20 @@ TEST_CASE("recomputation by operator keeps attention and the first of each two p
   CHECK(saved(shape) > tokens * 2 * widths);
 }
 
+TEST_CASE("recomputation by operator keeps no tensor twice") {
+  LayerShape shape;
+  shape.model = *find_model("llama3-8b");
+  shape.recompute = Recompute::Operators;
+  shape.attention = AttentionKernel::Flash;
+  for (const Precision precision : {Precision::Bf16, Precision::Fp8}) {
+    shape.precision = precision;
+    int results = 0;
+    for (const SavedTensor& tensor : layer_saved_tensors(shape))
+      results += tensor.name == std::string("attention result");
+    CHECK(results == 1);
+  }
+}
+
 TEST_CASE("flash attention keeps a row statistic where plain keeps the square") {
   LayerShape shape = shape_of("megatron-22b", 8, true);
   shape.recompute = Recompute::Selective;

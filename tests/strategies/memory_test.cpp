@@ -71,6 +71,16 @@ TEST_CASE("context, workspace and a communicator for each group of ranks lie bes
   CHECK(part(memory[0], "framework") == (300 + 32 + 342 + 100) * kMiB);
 }
 
+TEST_CASE("context ranks share weights of ZeRO-3 as data ranks do") {
+  Case data = small(), context = small();
+  data.plan.zero = context.plan.zero = 3;
+  data.plan.precision = context.plan.precision = Precision::Fp8;
+  data.plan.dp = context.plan.cp = 4;
+  for (const char* name : {"weights", "fp8 weights", "gradients", "optimizer"})
+    CHECK(part(context.memory()[0], name) == Approx(part(data.memory()[0], name)));
+  CHECK(part(context.memory()[0], "fp8 weights") > 0);
+}
+
 TEST_CASE("states take 18 bytes a parameter, or 6 + 12/N with a sharded optimizer") {
   Case c = small();
   const double parameters =
