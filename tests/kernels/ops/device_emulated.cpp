@@ -13,6 +13,7 @@ ComputeDevice* device_under_test() {
 }
 std::string why_no_device() { return ""; }
 #endif
+std::pmr::memory_resource* shared_memory() { return std::pmr::new_delete_resource(); }
 bool device_is_fast() { return false; }
 
 }  // namespace rehearse

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <memory_resource>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@ namespace rehearse {
 /// threads. Null where there is none; `why_no_device` then says what is missing.
 ComputeDevice* device_under_test();
 std::string why_no_device();
+/// Memory that both the CPU and the device under test reach.
+std::pmr::memory_resource* shared_memory();
 /// Emulation is slow: cases with large sizes are for a real device.
 bool device_is_fast();
 

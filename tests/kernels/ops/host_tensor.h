@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstddef>
 #include <functional>
+#include <memory_resource>
 #include <random>
 #include <string>
 #include <vector>
@@ -38,7 +39,7 @@ class HostTensor {
  private:
   DType dtype_ = DType::F32;
   TensorShape shape_;
-  std::vector<std::byte> memory_;
+  std::pmr::vector<std::byte> memory_;  // of the default resource, which a test may replace
 };
 
 using Random = std::mt19937_64;

@@ -4,8 +4,11 @@
 
 namespace rehearse {
 
-SmallModel::SmallModel(const Model& model, DType dtype, Random& random)
-    : model_(model), dtype_(dtype), wide_(dtype == DType::F64 ? DType::F64 : DType::F32) {
+SmallModel::SmallModel(const Model& model, DType dtype, Random& random, ComputeDevice& device)
+    : device_(device),
+      model_(model),
+      dtype_(dtype),
+      wide_(dtype == DType::F64 ? DType::F64 : DType::F32) {
   const std::int64_t h = model.hidden, f = model.ffn;
   const std::int64_t attention = std::int64_t{model.heads} * model.head_dim;
   const std::int64_t fused = attention + 2 * std::int64_t{model.kv_heads} * model.head_dim;
@@ -53,7 +56,7 @@ HostTensor SmallModel::linear(const HostTensor& x, const std::string& name) {
     call.epilogue = Epilogue::Bias;
     call.bias = weight(name + ".bias");
   }
-  cpu().run(call);
+  run(call);
   return out;
 }
 
@@ -61,11 +64,10 @@ HostTensor SmallModel::linear_backward(const HostTensor& x, const HostTensor& d_
                                        const std::string& name, bool has_bias) {
   const std::string matrix = has_bias ? name + ".weight" : name;
   HostTensor d_x = empty(x.shape());
-  cpu().run(Gemm{.a = d_out, .b = weight(matrix), .out = d_x});
-  cpu().run(
-      Gemm{.a = d_out, .b = x, .out = gradient(matrix), .transpose_a = true, .accumulate = true});
+  run(Gemm{.a = d_out, .b = weight(matrix), .out = d_x});
+  run(Gemm{.a = d_out, .b = x, .out = gradient(matrix), .transpose_a = true, .accumulate = true});
   if (has_bias && model_.linear_bias)
-    cpu().run(ColumnSum{.x = d_out, .out = gradient(name + ".bias"), .accumulate = true});
+    run(ColumnSum{.x = d_out, .out = gradient(name + ".bias"), .accumulate = true});
   return d_x;
 }
 
@@ -90,7 +92,7 @@ void SmallModel::norm(const HostTensor& x, const std::string& name, HostTensor& 
     call.residual = *residual;
     call.sum = *sum;
   }
-  cpu().run(call);
+  run(call);
 }
 
 HostTensor SmallModel::norm_backward(const HostTensor& x, const HostTensor& d_out,
@@ -110,7 +112,7 @@ HostTensor SmallModel::norm_backward(const HostTensor& x, const HostTensor& d_ou
     call.d_bias = gradient(name + ".bias");
   }
   if (d_residual != nullptr) call.d_residual = *d_residual;
-  cpu().run(call);
+  run(call);
   return d_x;
 }
 
@@ -145,7 +147,7 @@ void SmallModel::rotate(HostTensor& qkv, bool inverse) {
   if (model_.positions != Positions::Rotary) return;
   const TensorView rotated =
       slice_columns(heads_of(qkv, model_), 0, model_.heads + model_.kv_heads);
-  cpu().run(Rope{.x = rotated, .cosine_sine = table_, .positions = positions_, .inverse = inverse});
+  run(Rope{.x = rotated, .cosine_sine = table_, .positions = positions_, .inverse = inverse});
 }
 
 void SmallModel::layer_forward(LayerActivations& layer, const std::string& prefix) {
@@ -157,28 +159,28 @@ void SmallModel::layer_forward(LayerActivations& layer, const std::string& prefi
   layer.attention = empty({rows, std::int64_t{model_.heads} * model_.head_dim});
   layer.lse = empty_wide({model_.heads, rows});
   const Heads heads = split(layer.qkv, model_);
-  cpu().run(AttentionForward{.query = heads.query,
-                             .key = heads.key,
-                             .value = heads.value,
-                             .out = heads_of(layer.attention, model_),
-                             .log_sum_exp = layer.lse,
-                             .shape = attention_shape(model_, offsets_, seq_len_)});
+  run(AttentionForward{.query = heads.query,
+                       .key = heads.key,
+                       .value = heads.value,
+                       .out = heads_of(layer.attention, model_),
+                       .log_sum_exp = layer.lse,
+                       .shape = attention_shape(model_, offsets_, seq_len_)});
   layer.projected = linear(layer.attention, prefix + ".projection");
   norm(layer.projected, prefix + ".norm2", layer.normed2, layer.mean2, layer.inverse2, &layer.input,
        &layer.sum);
   layer.up = linear(layer.normed2, prefix + ".up");
   layer.activated = empty({rows, model_.ffn});
-  cpu().run(ActivationForward{.kind = model_.activation, .x = layer.up, .out = layer.activated});
+  run(ActivationForward{.kind = model_.activation, .x = layer.up, .out = layer.activated});
   const HostTensor down = linear(layer.activated, prefix + ".down");
   layer.output = empty(down.shape());
-  cpu().run(Add{.a = layer.sum, .b = down, .out = layer.output});
+  run(Add{.a = layer.sum, .b = down, .out = layer.output});
 }
 
 HostTensor SmallModel::layer_backward(LayerActivations& layer, const HostTensor& d_output,
                                       const std::string& prefix) {
   const HostTensor d_activated = linear_backward(layer.activated, d_output, prefix + ".down", true);
   HostTensor d_up = empty(layer.up.shape());
-  cpu().run(ActivationBackward{
+  run(ActivationBackward{
       .kind = model_.activation, .x = layer.up, .d_out = d_activated, .d_x = d_up});
   const HostTensor d_normed2 = linear_backward(layer.normed2, d_up, prefix + ".up", true);
   const HostTensor d_sum = norm_backward(layer.sum, d_normed2, prefix + ".norm2", layer.mean2,
@@ -186,16 +188,16 @@ HostTensor SmallModel::layer_backward(LayerActivations& layer, const HostTensor&
   HostTensor d_attention = linear_backward(layer.attention, d_sum, prefix + ".projection", true);
   HostTensor d_qkv = empty(layer.qkv.shape());
   const Heads heads = split(layer.qkv, model_), slopes = split(d_qkv, model_);
-  cpu().run(AttentionBackward{.d_out = heads_of(d_attention, model_),
-                              .query = heads.query,
-                              .key = heads.key,
-                              .value = heads.value,
-                              .out = heads_of(layer.attention, model_),
-                              .log_sum_exp = layer.lse,
-                              .d_query = slopes.query,
-                              .d_key = slopes.key,
-                              .d_value = slopes.value,
-                              .shape = attention_shape(model_, offsets_, seq_len_)});
+  run(AttentionBackward{.d_out = heads_of(d_attention, model_),
+                        .query = heads.query,
+                        .key = heads.key,
+                        .value = heads.value,
+                        .out = heads_of(layer.attention, model_),
+                        .log_sum_exp = layer.lse,
+                        .d_query = slopes.query,
+                        .d_key = slopes.key,
+                        .d_value = slopes.value,
+                        .shape = attention_shape(model_, offsets_, seq_len_)});
   rotate(d_qkv, true);
   const HostTensor d_normed1 = linear_backward(layer.normed1, d_qkv, prefix + ".qkv", true);
   return norm_backward(layer.input, d_normed1, prefix + ".norm1", layer.mean1, layer.inverse1,
@@ -226,7 +228,7 @@ double SmallModel::loss(const HostTensor& tokens, const HostTensor& targets, std
     embed.position_table = weight("positions");
     embed.positions = positions_;
   }
-  cpu().run(embed);
+  run(embed);
   layers_.assign(static_cast<std::size_t>(model_.layers), {});
   const HostTensor* x = &embedded_;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
@@ -237,16 +239,16 @@ double SmallModel::loss(const HostTensor& tokens, const HostTensor& targets, std
   norm(*x, "final_norm", final_normed_, final_mean_, final_inverse_, nullptr, nullptr);
   logits_ = empty({rows, model_.vocab});
   const HostTensor& head = weight(model_.tied_embeddings ? "embedding" : "head");
-  cpu().run(Gemm{.a = final_normed_, .b = head, .out = logits_, .transpose_b = true});
+  run(Gemm{.a = final_normed_, .b = head, .out = logits_, .transpose_b = true});
   maximum_ = empty_wide({rows});
   sum_ = empty_wide({rows});
   hit_ = empty_wide({rows});
-  cpu().run(CrossEntropyForward{.logits = logits_,
-                                .targets = targets_,
-                                .vocabulary = model_.vocab,
-                                .maximum = maximum_,
-                                .sum = sum_,
-                                .target_logit = hit_});
+  run(CrossEntropyForward{.logits = logits_,
+                          .targets = targets_,
+                          .vocabulary = model_.vocab,
+                          .maximum = maximum_,
+                          .sum = sum_,
+                          .target_logit = hit_});
   double loss = 0;
   for (std::int64_t t = 0; t < rows; ++t)
     loss += (std::log(sum_.at(t)) + maximum_.at(t) - hit_.at(t)) / static_cast<double>(rows);
@@ -258,24 +260,23 @@ SmallModel::Tensors SmallModel::gradients() {
   const std::int64_t rows = tokens_.size(0);
   const HostTensor scale = constant_tensor(wide_, {rows}, 1.0 / static_cast<double>(rows));
   HostTensor losses = empty_wide({rows}), d_logits = logits_;
-  cpu().run(CrossEntropyBackward{.logits = d_logits,
-                                 .targets = targets_,
-                                 .vocabulary = model_.vocab,
-                                 .maximum = maximum_,
-                                 .sum = sum_,
-                                 .target_logit = hit_,
-                                 .loss_scale = scale,
-                                 .loss = losses});
+  run(CrossEntropyBackward{.logits = d_logits,
+                           .targets = targets_,
+                           .vocabulary = model_.vocab,
+                           .maximum = maximum_,
+                           .sum = sum_,
+                           .target_logit = hit_,
+                           .loss_scale = scale,
+                           .loss = losses});
   const HostTensor d_normed = linear_backward(final_normed_, d_logits,
                                               model_.tied_embeddings ? "embedding" : "head", false);
   HostTensor d_x = norm_backward(layers_.back().output, d_normed, "final_norm", final_mean_,
                                  final_inverse_, nullptr);
   for (std::size_t l = layers_.size(); l-- > 0;)
     d_x = layer_backward(layers_[l], d_x, "layer" + std::to_string(l));
-  cpu().run(EmbeddingBackward{.tokens = tokens_, .d_out = d_x, .d_table = gradient("embedding")});
+  run(EmbeddingBackward{.tokens = tokens_, .d_out = d_x, .d_table = gradient("embedding")});
   if (model_.positions == Positions::Learned)
-    cpu().run(
-        EmbeddingBackward{.tokens = positions_, .d_out = d_x, .d_table = gradient("positions")});
+    run(EmbeddingBackward{.tokens = positions_, .d_out = d_x, .d_table = gradient("positions")});
   return gradients_;
 }
 

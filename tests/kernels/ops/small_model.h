@@ -8,14 +8,15 @@
 
 namespace rehearse {
 
-/// A whole decoder-only transformer put together of the operators, on the CPU in any float type:
+/// A whole decoder-only transformer put together of the operators, in any float type on the CPU, or
+/// on a device that reaches the host's tensors:
 /// GPT style (learned positions, LayerNorm, biases, GeLU, tied head) or Llama style (RoPE, RMSNorm,
 /// grouped heads, SwiGLU, own head), as the Model says.
 class SmallModel {
  public:
   using Tensors = std::map<std::string, HostTensor>;
 
-  SmallModel(const Model& model, DType dtype, Random& random);
+  SmallModel(const Model& model, DType dtype, Random& random, ComputeDevice& device = cpu());
 
   /// Mean cross entropy over sequences of `seq_len` tokens, packed.
   double loss(const HostTensor& tokens, const HostTensor& targets, std::int64_t seq_len);
@@ -31,6 +32,10 @@ class SmallModel {
     HostTensor input, normed1, mean1, inverse1, qkv, attention, lse, projected;
     HostTensor sum, normed2, mean2, inverse2, up, activated, output;
   };
+  void run(const OperatorCall& call) {
+    device_.run(call);
+    device_.synchronize();
+  }
   HostTensor empty(TensorShape shape) const { return {dtype_, shape}; }
   HostTensor empty_wide(TensorShape shape) const { return {wide_, shape}; }
   bool is_layer_norm() const { return model_.norm == Norm::LayerNorm; }
@@ -50,6 +55,7 @@ class SmallModel {
   void rotate(HostTensor& qkv, bool inverse);
   HostTensor& gradient(const std::string& name);
 
+  ComputeDevice& device_;
   Model model_;
   DType dtype_, wide_;
   Tensors weights_, gradients_;
