@@ -109,12 +109,14 @@ Model model_of(const RunText& run) {
   return model;
 }
 
-/// GPUs of one NVLink domain; a rack of several servers (NVL72) is one node here.
+/// GPUs of one NVLink domain; a rack of several servers (NVL72) is one node here. A run that does
+/// not fill whole domains has as many servers in each as divide it evenly: 64 of 72 GPUs.
 int gpus_of_node(const ClusterText& text) {
-  const int domain = std::min(text.nvlink_domain, text.gpus);
-  return domain > text.gpus_per_node && domain % text.gpus_per_node == 0 && text.gpus % domain == 0
-             ? domain
-             : text.gpus_per_node;
+  const int server = text.gpus_per_node;
+  for (int size = std::min(text.nvlink_domain, text.gpus) / server * server; size > server;
+       size -= server)
+    if (text.gpus % size == 0) return size;
+  return server;
 }
 
 ClusterSpec cluster_of(const ClusterText& text) {
@@ -177,6 +179,10 @@ Plan plan_of(const PlanText& text) {
   // How experts are cut is not told: over the tensor ranks, unless there are too few ranks for it.
   if (text.ep > text.dp) plan.experts.tp = 1;
   plan.virtual_stages = text.virtual_stages;
+  // DualPipe's stages hold two pieces of the model by nature, which some count; it pairs forwards
+  // with backwards so that each hides the other's way to the experts (arXiv 2412.19437, §3.2.1).
+  const bool dual = text.schedule == ScheduleKind::DualPipe;
+  if (dual && text.virtual_stages == 2) plan.virtual_stages = 1;
   plan.micro_batch = text.micro_batch;
   plan.schedule = text.schedule;
   plan.zero = text.zero;
@@ -186,7 +192,9 @@ Plan plan_of(const PlanText& text) {
                   .parameters = text.overlap.dp && text.zero > 0,
                   .pipeline = text.overlap.pp,
                   .tensor = text.overlap.tp,
-                  .tensor_pieces = text.overlap.tp};
+                  .tensor_pieces = text.overlap.tp,
+                  .context = text.overlap.cp,
+                  .experts = text.overlap.ep || dual};
   if (text.fsdp_group > 0 && text.zero >= 2) plan.shard = text.fsdp_group;
   for (const auto& [name, recompute] : recompute_names())
     if (name == text.recompute) plan.recompute = recompute;

@@ -135,7 +135,9 @@ const FieldTable<OverlapText>& overlap_text_table() {
       FieldTable<OverlapText>("measured_overlap", "Which transfers ran beside computation.")
           .boolean("dp", &OverlapText::dp, "gradient reduction and parameter gathers")
           .boolean("tp", &OverlapText::tp, "collectives of tensor groups")
-          .boolean("pp", &OverlapText::pp, "transfers between stages");
+          .boolean("pp", &OverlapText::pp, "transfers between stages")
+          .boolean("cp", &OverlapText::cp, "keys and values on their way round a ring")
+          .boolean("ep", &OverlapText::ep, "tokens on their way to experts and back");
   return table;
 }
 

@@ -42,7 +42,7 @@ struct ClusterText {
 };
 
 struct OverlapText {
-  bool dp = false, tp = false, pp = false;
+  bool dp = false, tp = false, pp = false, cp = true, ep = false;
 };
 
 struct PlanText {

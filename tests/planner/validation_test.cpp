@@ -123,7 +123,8 @@ TEST_CASE("a measured run may say what plans, nodes and workloads of scenarios c
       "context": "all-to-all", "gradient_precision": "bf16", "experts": {"capacity": 1.5},
       "schedule": "zb-h1")");
   text = with(text, "\"schedule\": \"1f1b\",", "");
-  text = with(text, "\"overlap\": {", "\"overlap\": {\"tensor\": true, ");
+  text =
+      with(text, "\"overlap\": {", "\"overlap\": {\"tensor\": true, \"ep\": true, \"cp\": false, ");
   text = with(text, "\"gpus\":", "\"nic_latency\": \"2 us\", \"gpus\":");
   text = with(text, "\"family\":", R"("workload": {"routing": {"imbalance": 1.2}}, "family":)");
   const auto runs = read_measured_runs(text, "runs.json", problems);
@@ -139,6 +140,8 @@ TEST_CASE("a measured run may say what plans, nodes and workloads of scenarios c
   CHECK(run.plan.experts.capacity == Approx(1.5));
   CHECK(run.plan.schedule == ScheduleKind::ZbH1);
   CHECK(run.plan.overlap.tensor);
+  CHECK(run.plan.overlap.experts);
+  CHECK_FALSE(run.plan.overlap.context);
   CHECK(run.cluster.groups.front().node.nic_latency_s == Approx(2e-6));
   CHECK(runs->at(1).plan.attention == AttentionKernel::Plain);
   CHECK(runs->at(1).cluster.groups.front().node.nic_latency_s == Approx(1e-6));
@@ -170,6 +173,12 @@ TEST_CASE("an NVLink domain of several servers is one node with all their cards"
   CHECK(runs->at(0).cluster.groups.at(0).node.gpus == 16);
   CHECK(runs->at(0).cluster.groups.at(0).node.nics ==
         2 * runs->at(1).cluster.groups.at(0).node.nics);
+  // 32 GPUs in domains of 24: two servers of eight in each of two.
+  const auto uneven =
+      read_measured_runs(with(published_text(), "\"nvlink_domain\": 8", "\"nvlink_domain\": 24"),
+                         "runs.json", problems);
+  REQUIRE(uneven.has_value());
+  CHECK(uneven->at(0).cluster.groups.at(0).node.gpus == 16);
 }
 
 TEST_CASE("recomputation by parts is read as the plan's names for them") {
