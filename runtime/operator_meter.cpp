@@ -122,11 +122,16 @@ void OperatorMeter::close_unit() {
     if (open_s_[i] <= 0) continue;
     Timed& timed = operators_[sample_key(open_[i]).words];
     timed.op = open_[i];
-    timed.seconds.push_back(open_s_[i]);
+    timed.step_sum_s += open_s_[i];
+    ++timed.step_count;
   }
 }
 
 void OperatorMeter::end_step() {
+  for (auto& [key, timed] : operators_) {
+    if (timed.step_count > 0) timed.seconds.push_back(timed.step_sum_s / timed.step_count);
+    timed.step_sum_s = timed.step_count = 0;
+  }
   for (auto& [name, work] : step_work_) work.seconds.push_back(step_s_[name]);
   step_s_.clear();
 }

@@ -28,9 +28,13 @@ class OperatorMeter {
   /// Forgets what was measured so far.
   void forget();
 
+  /// Times are means over a step: an interruption, which lengthens the step, lengthens them too,
+  /// though it meets few of the short operators.
   struct Timed {
     Operator op;
-    std::vector<double> seconds;  ///< of each time that it was met
+    std::vector<double> seconds;  ///< of each step
+    double step_sum_s = 0;        ///< of the step at hand
+    int step_count = 0;
   };
   /// By what prices depend on.
   const std::map<std::array<std::int64_t, 12>, Timed>& operators() const { return operators_; }

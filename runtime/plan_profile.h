@@ -20,7 +20,8 @@ struct PlanMeasuring {
 /// A profile of the operators that a plan needs, and of no others: its first and its last stage
 /// train for some steps, by themselves (runtime/train/solo_world.h), while as many processes do as
 /// the other ranks will. Operators are timed at their shapes, in their order and with what the one
-/// before left in the caches. Prices are medians. REQUIRES: the plan is runnable.
+/// before left in the caches. Prices are medians over the steps of an operator's mean in each.
+/// REQUIRES: the plan is runnable.
 Profile measure_plan(const PlanFile& file, const PlanMeasuring& measuring);
 
 }  // namespace rehearse
