@@ -3,6 +3,7 @@
 #include "app/commands.h"
 #include "app/output.h"
 #include "app/text_table.h"
+#include "app/unpack.h"
 #include "kernels/fit/fit_profile.h"
 #include "kernels/profile_file.h"
 #include "plan/edit_distance.h"
@@ -100,7 +101,8 @@ ExitCode fit_command(const FitCommandOptions& options) {
   Problems problems;
   std::vector<OperatorTable> tables;
   for (const std::string& path : options.tables) {
-    auto table = read_operator_table(read_whole(path), path, request.device, problems);
+    auto table =
+        read_operator_table(unpacked(read_whole(path), path), path, request.device, problems);
     if (!table) continue;
     for (const std::string& line : table->notes) note(path + ": " + line);
     if (table->samples.empty() && table->collectives.empty() && table->notes.empty())
