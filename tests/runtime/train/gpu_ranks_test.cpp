@@ -1,7 +1,10 @@
 // Two ranks on one GPU that talk through NCCL over loopback (runtime/train/rank_place.h): each
 // layout trains as one rank does. That is said of their results; their times mean nothing.
-#include <cmath>
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <csignal>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
