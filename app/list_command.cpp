@@ -138,6 +138,9 @@ TextTable strategies_table() {
        {"recompute", "\"recompute\": none, selective (attention) or full"},
        {"recompute by name", "\"recompute_operators\", \"recompute_layers\": what, and where"},
        {"offload", "\"offload\": optimizer, gradients, activations in host memory"},
+       {"fewer bits",
+        "\"activation_store\", \"moment_precision\": what waits, and Adam's moments, in 8 to 16"},
+       {"expert capacity", "\"experts\": {\"capacity\": …, \"pad\"}: tokens beyond it are dropped"},
        {"fp8 recipes", "\"fp8\": which products, how scaled, what stays in 16 bits"},
        {"precision", "\"precision\": fp32, bf16, fp16 or fp8"}});
 }

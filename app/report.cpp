@@ -60,7 +60,8 @@ std::string expected_error_text(const PlanOutcome& outcome) {
          "\n";
 }
 
-/// All reasons of the plans that cannot be, and what is too big about those that do not fit.
+/// All reasons of the plans that cannot be, what their framework would not do, and what is too big
+/// about those that do not fit.
 std::string obstacles(const VariantResult& variant) {
   std::string text;
   for (const PlanOutcome& outcome : variant.plans) {
@@ -70,6 +71,8 @@ std::string obstacles(const VariantResult& variant) {
       if (!fault.hint.empty()) line += fmt::format(" ({})", printable(fault.hint));
       text += wrapped(line, kTextWidth, 4) + "\n";
     }
+    for (const std::string& note : outcome.notes)
+      text += wrapped(fmt::format("  {}: {}.", name, printable(note)), kTextWidth, 4) + "\n";
     if (!is_possible(outcome) || outcome.fits) continue;
     const StageReport& stage = fullest_stage(outcome);
     const auto largest = std::max_element(
@@ -125,6 +128,12 @@ std::string scenario_text(const RunResult& result, std::size_t scenario, const R
                           printable(best.plan.name), world_size(best.plan));
       text += breakdown_table(best).text(style.width, style.color);
       text += expected_error_text(best);
+    }
+    const TextTable balance = balance_table(base->plans);
+    if (!balance.empty())
+      text += "\nWhat balancing gains\n" + balance.text(style.width, style.color);
+    if (const auto winner = base->winner()) {
+      const PlanOutcome& best = base->plans[*winner];
       text += fmt::format("\nMemory of its fullest GPU (stage {})\n", fullest_stage(best).stage);
       text += memory_table(best).text(style.width, style.color);
       if (!best.used_links.empty())

@@ -169,6 +169,31 @@ TextTable memory_table(const PlanOutcome& outcome) {
   return table;
 }
 
+TextTable balance_table(const std::vector<PlanOutcome>& plans) {
+  double longest_s = 0;
+  for (const PlanOutcome& plan : plans)
+    for (const BalanceComparison& comparison : plan.balance)
+      for (const BalanceWay& way : comparison.ways)
+        longest_s = std::max(longest_s, way.step_time_s);
+  ColumnUnit time = time_unit(longest_s);
+  ++time.decimals;  // ways differ by per cents
+  TextTable table({{.title = "plan", .align = Align::Left, .least_width = 12},
+                   {.title = "shares out", .align = Align::Left},
+                   {.title = "how", .align = Align::Left, .least_width = 12},
+                   {.title = "step", .unit = time.unit},
+                   {.title = "gain", .unit = "%"}});
+  for (const PlanOutcome& plan : plans)
+    for (const BalanceComparison& comparison : plan.balance)
+      for (const BalanceWay& way : comparison.ways) {
+        const bool is_first = &way == &comparison.ways.front();
+        table.add_row({is_first ? plan.plan.name : "", is_first ? comparison.what : "",
+                       (way.is_used ? "* " : "  ") + way.name, time.cell(way.step_time_s),
+                       is_first ? "" : fmt::format("{:+.1f}", 100 * balance_gain(comparison, way))},
+                      way.is_used ? Tone::Strong : Tone::Plain);
+      }
+  return table;
+}
+
 TextTable links_table(const PlanOutcome& outcome) {
   std::vector<LinkReport> busiest;  // of each kind; used_links has the busiest first
   for (const LinkReport& link : outcome.used_links)

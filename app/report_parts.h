@@ -14,6 +14,9 @@ std::string plan_list(const std::vector<PlanOutcome>& plans);
 TextTable breakdown_table(const PlanOutcome& outcome);
 /// What the fullest stage's GPUs hold.
 TextTable memory_table(const PlanOutcome& outcome);
+/// Of plans that balance something: the step with each way, and how many more steps are made in the
+/// same time than with the first.
+TextTable balance_table(const std::vector<PlanOutcome>& plans);
 TextTable links_table(const PlanOutcome& outcome);
 /// Every variant but the first with its difference to it, plan by plan; of many only the winners.
 TextTable variants_table(const RunResult& result, std::size_t scenario);

@@ -119,6 +119,10 @@ double sum_of(const std::vector<TimePart>& parts, TimeGroup group) {
   return sum_s;
 }
 
+double balance_gain(const BalanceComparison& comparison, const BalanceWay& way) {
+  return comparison.ways.front().step_time_s / way.step_time_s - 1;
+}
+
 DeviceMetrics mean_device(const PlanOutcome& outcome) {
   ensure(outcome.devices.size() == outcome.metrics.devices.size(), "each device is measured");
   double members = 0;

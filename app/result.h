@@ -54,6 +54,10 @@ double sum_of(const std::vector<TimePart>& parts, TimeGroup group);
 /// The average over the plan's GPUs; its parts add up to the step as each GPU's do.
 DeviceMetrics mean_device(const PlanOutcome& outcome);
 
+/// How many more steps a way to share out work makes in the same time than the first of its
+/// comparison, as a fraction.
+double balance_gain(const BalanceComparison& comparison, const BalanceWay& way);
+
 /// The stage whose memory is fullest, as a share of its GPUs'. REQUIRES: is_possible.
 const StageReport& fullest_stage(const PlanOutcome& outcome);
 

@@ -131,6 +131,22 @@ JsonValue expected_error_json(const PlanOutcome& outcome) {
   return json;
 }
 
+JsonValue balance_json(const BalanceComparison& comparison) {
+  JsonValue json = JsonValue::object();
+  json.add("shares_out", JsonValue::of(comparison.what));
+  JsonValue ways = JsonValue::list();
+  for (const BalanceWay& way : comparison.ways) {
+    JsonValue each = JsonValue::object();
+    each.add("how", JsonValue::of(way.name));
+    each.add("is_plan", JsonValue::of(way.is_used));
+    each.add("step_time_s", number(way.step_time_s));
+    each.add("gain", number(balance_gain(comparison, way)));
+    ways.items.push_back(std::move(each));
+  }
+  json.add("ways", std::move(ways));
+  return json;
+}
+
 void add_step(JsonValue& json, const PlanOutcome& outcome, const VariantResult& variant) {
   json.add("step_time_s", number(outcome.metrics.step_time_s));
   json.add("expected_error", expected_error_json(outcome));
@@ -187,7 +203,14 @@ JsonValue plan_json(const PlanOutcome& outcome, const VariantResult& variant) {
   json.add("faults", std::move(faults));
   if (!is_possible(outcome)) return json;
   json.add("fits", JsonValue::of(outcome.fits));
+  if (!outcome.notes.empty()) json.add("notes", texts_json(outcome.notes));
   add_step(json, outcome, variant);
+  if (!outcome.balance.empty()) {
+    JsonValue balance = JsonValue::list();
+    for (const BalanceComparison& comparison : outcome.balance)
+      balance.items.push_back(balance_json(comparison));
+    json.add("balance", std::move(balance));
+  }
   JsonValue stages = JsonValue::list();
   for (const StageReport& stage : outcome.stages) stages.items.push_back(stage_json(stage));
   json.add("stages", std::move(stages));

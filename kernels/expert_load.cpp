@@ -20,16 +20,24 @@ std::vector<double> layer_draws(int experts, int seed, int layer) {
   return draws;
 }
 
-double busiest_of(const std::vector<double>& draws, int ranks, double sigma) {
+/// Tokens of each rank, as multiples of the mean.
+std::vector<double> rank_shares(const std::vector<double>& draws, int ranks, double sigma) {
   const std::size_t each = draws.size() / static_cast<std::size_t>(ranks);
-  double busiest = 0, all = 0;
+  std::vector<double> shares;
+  double all = 0;
   for (std::size_t first = 0; first + each <= draws.size(); first += each) {
     double tokens = 0;
     for (std::size_t i = first; i < first + each; ++i) tokens += std::exp(sigma * draws[i]);
-    busiest = std::max(busiest, tokens);
+    shares.push_back(tokens);
     all += tokens;
   }
-  return busiest * ranks / all;
+  for (double& share : shares) share = share * ranks / all;
+  return shares;
+}
+
+double busiest_of(const std::vector<double>& draws, int ranks, double sigma) {
+  const std::vector<double> shares = rank_shares(draws, ranks, sigma);
+  return *std::max_element(shares.begin(), shares.end());
 }
 
 }  // namespace
@@ -59,6 +67,18 @@ double popularity_deviation(int experts, int ranks, int first, int last, const R
     (mean(middle) < routing.imbalance ? low : high) = middle;
   }
   return (low + high) / 2;
+}
+
+double dropped_share(int experts, int ranks, int first, int last, const Routing& routing,
+                     double capacity) {
+  if (routing.imbalance >= ranks) return std::max(0.0, 1 - capacity / ranks);  // one has them all
+  if (routing.imbalance <= 1) return std::max(0.0, 1 - capacity);
+  const double sigma = popularity_deviation(experts, ranks, first, last, routing);
+  double dropped = 0;
+  for (int layer = first; layer < last; ++layer)
+    for (const double share : rank_shares(layer_draws(experts, routing.seed, layer), ranks, sigma))
+      dropped += std::max(0.0, share - capacity) / ranks;
+  return dropped / (last - first);
 }
 
 }  // namespace rehearse

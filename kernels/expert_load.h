@@ -15,4 +15,9 @@ double busiest_share(int experts, int ranks, double sigma, int seed, int layer);
 /// REQUIRES: 1 ≤ imbalance < ranks, and some layers.
 double popularity_deviation(int experts, int ranks, int first, int last, const Routing& routing);
 
+/// Share of the tokens that ranks drop which take `capacity` times the mean at most, averaged over
+/// layers first … last − 1: Σ max(0, share − capacity) / ranks.
+double dropped_share(int experts, int ranks, int first, int last, const Routing& routing,
+                     double capacity);
+
 }  // namespace rehearse

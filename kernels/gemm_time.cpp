@@ -53,6 +53,13 @@ double smooth_maximum(double a, double b, double sharpness) {
   return large * std::pow(1 + std::pow(small / large, sharpness), 1 / sharpness);
 }
 
+double block_scaled_rate(const Operator& op, int compute_capability) {
+  constexpr double kOnCudaCores = 0.77;
+  constexpr int kBlackwell = 100;
+  const bool adds_outside = op.precision == Precision::Fp8 && op.block_scaled;
+  return adds_outside && compute_capability < kBlackwell ? kOnCudaCores : 1;
+}
+
 double tiled_gemm_s(const Operator& op, const GemmConstants& fit, const ProductRates& rates) {
   const double bandwidth = fit.bandwidth * rates.memory_bandwidth_bytes_per_s;
   const double computing = waves_s(op, fit, rates.flops_per_s, rates.multiprocessors, bandwidth);
@@ -70,7 +77,8 @@ double gemm_time_s(const Operator& op, const DeviceRates& rates, const GpuGenera
   const GemmConstants& fit = op.precision == Precision::Fp8 ? source.gemm_fp8 : source.gemm;
   const double bandwidth = fit.bandwidth * rates.memory_bandwidth_bytes_per_s;
   const double rate = flops_per_s * generation.sustained *
-                      (op.pass == Pass::WeightGradient ? kWeightGradientRate : 1);
+                      (op.pass == Pass::WeightGradient ? kWeightGradientRate : 1) *
+                      block_scaled_rate(op, rates.compute_capability);
   if (!fitted)
     return fit.start_s + std::max(op.flops / (fit.efficiency * rate), op.bytes / bandwidth);
   return tiled_gemm_s(op, fit,

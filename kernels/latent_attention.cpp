@@ -18,23 +18,25 @@ namespace {
 
 constexpr double kFp32Bytes = 4;
 
-Linear queries_up(const LayerShape&, const LatentWidths& at) {
+Linear queries_up(const LayerShape& shape, const LatentWidths& at) {
   const bool has_latent = at.query_rank > 0;
   return {.name = OperatorName::QueryUp,
           .in = has_latent ? at.query_rank : at.layer.hidden,
           .out = at.queries,
           .column_parallel = true,
           .bias = false,
-          .fp8 = at.layer.fp8};
+          .fp8 = at.layer.fp8,
+          .repeated_input = repeated_parts(shape).norm};
 }
 
-Linear keys_up(const LayerShape&, const LatentWidths& at) {
+Linear keys_up(const LayerShape& shape, const LatentWidths& at) {
   return {.name = OperatorName::KeyValueUp,
           .in = at.kv_rank,
           .out = at.up,
           .column_parallel = true,
           .bias = false,
-          .fp8 = at.layer.fp8};
+          .fp8 = at.layer.fp8,
+          .repeated_input = repeated_parts(shape).norm};
 }
 
 Linear output(const LayerShape&, const LatentWidths& at) {
@@ -46,25 +48,15 @@ Linear output(const LayerShape&, const LatentWidths& at) {
           .fp8 = at.layer.fp8_output};
 }
 
-/// The product down: whole on every tensor rank, on the rank's share of the sequence. A shape of
-/// one tensor rank and its own tokens makes it without collectives.
-LayerShape own_share(const LayerShape& shape) {
-  LayerShape own = shape;
-  own.cp = 1;
-  own.micro_batch = 1;
-  own.seq_len = LayerWidths(shape).split_tokens;
-  own.tp = 1;
-  own.sequence_parallel = false;
-  return own;
-}
-
-Linear down(const LayerShape&, const LatentWidths& at) {
+/// Whole on every tensor rank, on the rank's share of the sequence (`own_share`).
+Linear down(const LayerShape& shape, const LatentWidths& at) {
   return {.name = OperatorName::LatentDown,
           .in = at.layer.hidden,
           .out = at.down,
           .column_parallel = true,
           .bias = false,
-          .fp8 = at.layer.fp8};
+          .fp8 = at.layer.fp8,
+          .repeated_input = repeated_parts(shape).norm};
 }
 
 /// The common rotated key travels with the latents where the sequence is split; without, its
@@ -82,9 +74,13 @@ void common_key(const LayerShape& shape, const LatentWidths& at, Pass pass, Item
       OperatorName::LatentDown, pass, bytes);
 }
 
+double latent_elements(const LatentWidths& at) {
+  return static_cast<double>(at.layer.split_tokens) *
+         static_cast<double>(at.query_rank + at.kv_rank);
+}
+
 void latent_norms(const LatentWidths& at, Pass pass, ItemList& items) {
-  const double elements =
-      static_cast<double>(at.layer.split_tokens) * static_cast<double>(at.query_rank + at.kv_rank);
+  const double elements = latent_elements(at);
   const bool forward = pass == Pass::Forward;
   items.add(memory_operator(OperatorName::Norm, pass,
                             (forward ? 2 : 3) * at.layer.element_bytes * elements,
@@ -132,6 +128,10 @@ Operator core(const LayerShape& shape, const LatentWidths& at, Pass pass) {
   return with_pairs(op, shape.pair_share);
 }
 
+double result_elements(const LatentWidths& at) {
+  return static_cast<double>(at.layer.tokens) * static_cast<double>(at.values);
+}
+
 }  // namespace
 
 LatentWidths::LatentWidths(const LayerShape& shape) : layer(shape) {
@@ -157,14 +157,21 @@ void latent_forward(const LayerShape& shape, ItemList& items) {
   latent_norms(at, Pass::Forward, items);
   make_heads(shape, at, items);
   latent_core_forward(shape, items);
+  add_store(shape, shape.store.attention_result, result_elements(at), Pass::Forward, items);
   linear_forward(shape, output(shape, at), items);
 }
 
 void latent_backward(const LayerShape& shape, ItemList& items) {
   const LatentWidths at(shape);
+  add_store(shape, shape.store.attention_result, result_elements(at), Pass::InputGradient, items);
   linear_backward(shape, output(shape, at), items);
   const RepeatedParts repeated = repeated_parts(shape);
   ItemList again;
+  if (repeated.norm) {
+    latent_norms(at, Pass::Forward, again);
+    if (at.layer.fp8 && !repeated.latent_up && !transposes_later(shape))
+      add_cast(shape, latent_elements(at), Pass::Forward, again);
+  }
   if (repeated.latent_up) make_heads(shape, at, again);
   if (repeated.attention) latent_core_forward(shape, again);
   items.append(again.take(), true);
@@ -201,7 +208,7 @@ void latent_tensors(const LayerShape& shape, const RepeatedParts& repeated,
   if (!repeated.norm)
     kept.push_back({"latent_down input", linear * split * static_cast<double>(at.layer.hidden)});
   kept.push_back({"latents before their norms", byte * split * latents});
-  kept.push_back({"latents", linear * split * latents});
+  if (!repeated.norm) kept.push_back({"latents", linear * split * latents});
   if (!repeated.latent_up) {
     kept.push_back({"queries", byte * tokens * static_cast<double>(at.queries)});
     kept.push_back({"keys", byte * tokens * static_cast<double>(at.queries)});
@@ -209,14 +216,17 @@ void latent_tensors(const LayerShape& shape, const RepeatedParts& repeated,
   } else {
     kept.push_back({"rotated key", byte * split * static_cast<double>(at.rope)});
   }
-  const double result = tokens * static_cast<double>(at.values);
+  const double result = result_elements(at);
+  const bool is_stored = shape.store.attention_result != StoredAs::Computed && uses_store(shape);
   if (!repeated.attention) {
     kept.push_back(
         {"attention log-sum-exp", kFp32Bytes * tokens * static_cast<double>(at.layer.heads)});
-    if (at.layer.fp8_output && shape.fp8.weight_gradient)
+    if (!is_stored && at.layer.fp8_output && shape.fp8.weight_gradient)
       kept.push_back({"attention result", byte * result});
   }
-  kept.push_back({"attention_output input", (at.layer.fp8_output ? linear : byte) * result});
+  kept.push_back({"attention_output input",
+                  is_stored ? stored_bytes(shape.store.attention_result, byte) * result
+                            : (at.layer.fp8_output ? linear : byte) * result});
 }
 
 double latent_workspace_bytes(const LayerShape& shape) {

@@ -20,7 +20,8 @@ Linear qkv(const LayerShape& shape, const LayerWidths& at) {
           .out = at.rows * at.qkv,
           .column_parallel = true,
           .bias = shape.model.linear_bias || shape.model.qkv_bias,
-          .fp8 = at.fp8};
+          .fp8 = at.fp8,
+          .repeated_input = repeated_parts(shape).norm};
 }
 
 Linear attention_output(const LayerShape& shape, const LayerWidths& at) {
@@ -38,7 +39,8 @@ Linear ffn_up(const LayerShape& shape, const LayerWidths& at) {
           .out = at.rows * at.ffn_up,
           .column_parallel = true,
           .bias = shape.model.linear_bias,
-          .fp8 = at.fp8};
+          .fp8 = at.fp8,
+          .repeated_input = repeated_parts(shape).norm};
 }
 
 Linear ffn_down(const LayerShape& shape, const LayerWidths& at) {
@@ -47,7 +49,8 @@ Linear ffn_down(const LayerShape& shape, const LayerWidths& at) {
           .out = at.hidden,
           .column_parallel = false,
           .bias = shape.model.linear_bias,
-          .fp8 = at.fp8};
+          .fp8 = at.fp8,
+          .repeated_input = repeated_parts(shape).ffn_activation};
 }
 
 /// Rotation of queries and keys: each is read and written; the tables stay in cache.
@@ -76,6 +79,14 @@ void residual_add(const LayerWidths& at, ItemList& items) {
                             (at.dropout ? 3 : 2) * elements));
 }
 
+double activation_inputs(const LayerWidths& at) {
+  return static_cast<double>(at.tokens) * static_cast<double>(at.ffn_up);
+}
+
+double attention_results(const LayerWidths& at) {
+  return static_cast<double>(at.tokens) * static_cast<double>(at.query);
+}
+
 /// The gradient that goes into a block: the mask applied, or the arriving gradient as it is.
 void dropout_backward(const LayerWidths& at, ItemList& items) {
   if (!at.dropout) return;
@@ -91,15 +102,13 @@ void residual_gradient(const LayerWidths& at, ItemList& items) {
                             3 * at.element_bytes * elements, elements));
 }
 
-/// A norm's result made again, and what its product keeps of it in fp8 plans.
+/// A norm's result made again, and what its product keeps of it in fp8 plans (the transposed copy
+/// that comes later is made of the 16 bits).
 void repeat_norm(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
   ItemList again;
   add_norm_forward(shape, OperatorName::Norm, again);
   const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
-  if (at.fp8)
-    again.add(memory_operator(
-        OperatorName::Cast, Pass::Forward,
-        fp8_cast_bytes(shape.fp8.scaling, elements, shape.fp8.weight_gradient), elements));
+  if (at.fp8 && !transposes_later(shape)) add_cast(shape, elements, Pass::Forward, again);
   items.append(again.take(), true);
 }
 
@@ -116,10 +125,7 @@ void repeat_feed_forward(const LayerShape& shape, const LayerWidths& at, ItemLis
   } else if (repeated.ffn_activation) {
     activation(shape, at, Pass::Forward, again);
     const auto width = static_cast<double>(at.tokens) * static_cast<double>(at.ffn);
-    if (at.fp8)
-      again.add(memory_operator(OperatorName::Cast, Pass::Forward,
-                                fp8_cast_bytes(shape.fp8.scaling, width, shape.fp8.weight_gradient),
-                                width));
+    if (at.fp8 && !transposes_later(shape)) add_cast(shape, width, Pass::Forward, again);
   }
   items.append(again.take(), true);
 }
@@ -132,6 +138,9 @@ void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemL
     repeat_experts(shape, repeated, items);
     experts_backward(shape, items);
   } else {
+    if (!repeated.ffn)
+      add_store(shape, shape.store.ffn_activation, activation_inputs(at), Pass::InputGradient,
+                items);
     repeat_feed_forward(shape, at, items);
     linear_backward(shape, ffn_down(shape, at), items);
     activation(shape, at, Pass::InputGradient, items);
@@ -151,6 +160,7 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
     add_norm_backward(shape, OperatorName::Norm, items);
     return residual_gradient(at, items);
   }
+  add_store(shape, shape.store.attention_result, attention_results(at), Pass::InputGradient, items);
   linear_backward(shape, attention_output(shape, at), items);
   if (repeated.attention) {
     ItemList core;
@@ -255,6 +265,7 @@ std::vector<LayerItem> layer_forward(const LayerShape& shape) {
     linear_forward(shape, qkv(shape, at), items);
     rope(shape, at, Pass::Forward, items);
     attention_core_forward(shape, items);
+    add_store(shape, shape.store.attention_result, attention_results(at), Pass::Forward, items);
     linear_forward(shape, attention_output(shape, at), items);
   }
   residual_add(at, items);
@@ -263,6 +274,8 @@ std::vector<LayerItem> layer_forward(const LayerShape& shape) {
     experts_forward(shape, items);
   } else {
     linear_forward(shape, ffn_up(shape, at), items);
+    if (!repeated_parts(shape).ffn)
+      add_store(shape, shape.store.ffn_activation, activation_inputs(at), Pass::Forward, items);
     activation(shape, at, Pass::Forward, items);
     linear_forward(shape, ffn_down(shape, at), items);
   }

@@ -42,6 +42,7 @@ struct LayerShape {
   AttentionKernel attention = AttentionKernel::Flash;
   Precision precision = Precision::Bf16;
   Precision gradient_precision = Precision::Fp32;
+  ActivationStore store;
   double dropout = 0;
   ContextKind context = ContextKind::Ring;
   bool context_balanced = true;
@@ -122,11 +123,24 @@ std::vector<LayerItem> embedding_backward(const LayerShape& shape);
 /// Final norm, head and loss.
 std::vector<LayerItem> head_forward(const LayerShape& shape);
 std::vector<LayerItem> head_backward(const LayerShape& shape, bool weight_gradients_last = false);
+/// The `module`-th of those that predict further tokens (Model::mtp_layers), from 0: next tokens
+/// looked up, norms of both, their product side by side down to hidden, a layer, norm, head and
+/// loss. The product is in 16 bits and whole on each tensor rank, of its share of the sequence.
+std::vector<LayerItem> mtp_forward(const LayerShape& shape, int module);
+std::vector<LayerItem> mtp_backward(const LayerShape& shape, int module,
+                                    bool weight_gradients_last = false);
+/// Its layer: as the model's last, with an expert load of its own.
+LayerShape mtp_layer_shape(const LayerShape& shape, int module);
 /// What a rank does once a step: clears `gradient_parameters` gradients, takes the norm of the
-/// `owned_parameters` it updates, and runs Adam on them (fp32 master weights and moments). With
-/// fp8, the weights of the next step are cast and transposed too.
+/// `owned_parameters` it updates, and runs Adam on them (fp32 master weights). With fp8, the
+/// weights of the next step are cast and transposed too.
 std::vector<Operator> optimizer_operators(double gradient_parameters, double owned_parameters,
-                                          Precision precision, Precision gradient_precision);
+                                          Precision precision, Precision gradient_precision,
+                                          Precision moment_precision = Precision::Fp32);
+/// Memory traffic of Adam for one parameter: master weight and both moments are read and written,
+/// the gradient is read, and the 16-bit copy that layers use is written.
+double adam_traffic_bytes(Precision precision, Precision gradient_precision,
+                          Precision moment_precision);
 
 /// A tensor that the forward keeps for the backward, on one tensor rank for one micro-batch.
 /// The sums without recomputation, with it, and with each kind of tensor parallelism are the
@@ -144,6 +158,8 @@ double layer_backward_workspace_bytes(const LayerShape& shape);
 double head_workspace_bytes(const LayerShape& shape);
 std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape);
 std::vector<SavedTensor> head_saved_tensors(const LayerShape& shape);
+/// Of a module that predicts a further token, beside its layer's and its loss's.
+std::vector<SavedTensor> mtp_saved_tensors(const LayerShape& shape, int module);
 /// Bytes a rank sends to the next stage for one micro-batch.
 double boundary_bytes(const LayerShape& shape);
 
@@ -157,5 +173,9 @@ double fp8_parameters_per_rank(const LayerShape& shape);
 double embedding_parameters_per_rank(const LayerShape& shape);
 /// Final norm and head; a tied head still needs its own copy where the stage is not the first.
 double head_parameters_per_rank(const LayerShape& shape, bool with_table);
+/// The embedding's table alone.
+double table_parameters_per_rank(const LayerShape& shape);
+/// Of a module that predicts a further token: its layer, product and norms.
+double mtp_parameters_per_rank(const LayerShape& shape, int module);
 
 }  // namespace rehearse

@@ -25,15 +25,22 @@ constexpr double kFp32Bytes = 4;
 /// A row of an fp8 dispatch has an fp32 scale for every 128 elements (DeepSeek-V3).
 constexpr double kFp8DispatchBytes = 1 + kFp32Bytes / 128;
 
+/// Rows travel to the experts in fp8: tokens are cast before they are copied to their rows.
+bool casts_before_dispatch(const LayerShape& shape) {
+  return shape.precision == Precision::Fp8 && shape.fp8.gathers && shape.ep > 1;
+}
+
 /// Bytes of an element on its way to the experts, forward and backward.
 double dispatched_bytes(const LayerShape& shape, const ExpertWidths& at) {
-  return at.layer.fp8 && shape.fp8.gathers ? kFp8DispatchBytes : at.layer.element_bytes;
+  return casts_before_dispatch(shape) ? kFp8DispatchBytes : at.layer.element_bytes;
 }
 
 /// One of the two matrices of a rank's experts.
 struct Grouped {
   OperatorName name;
   std::int64_t in, out;
+  bool input_in_fp8 = false, gradient_in_fp8 = false;  ///< as they arrive
+  bool input_repeated = false;                         ///< made again in 16 bits, not kept
 };
 
 /// `experts` products of m × n × k, of which one size is the mean of fractional rows: FLOPs and
@@ -58,10 +65,21 @@ Operator grouped_gemm(const ExpertWidths& at, OperatorName name, Pass pass, Prec
 }
 
 void cast_rows(const LayerShape& shape, double elements, Pass pass, ItemList& items) {
-  if (shape.precision != Precision::Fp8) return;
+  if (shape.precision == Precision::Fp8) add_cast(shape, elements, pass, items);
+}
+
+/// Rows that came in fp8, transposed for the weight gradient.
+void transpose_rows(const LayerShape& shape, double elements, bool from_16_bits, ItemList& items) {
+  if (shape.precision == Precision::Fp8 && shape.fp8.weight_gradient)
+    add_transposing_cast(shape, elements, from_16_bits, items);
+}
+
+/// Tokens cast to fp8 before their rows are sent.
+void cast_tokens(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+  if (!casts_before_dispatch(shape)) return;
+  const double elements = at.tokens * static_cast<double>(at.layer.hidden);
   items.add(memory_operator(OperatorName::Cast, pass,
-                            fp8_cast_bytes(shape.fp8.scaling, elements, shape.fp8.weight_gradient),
-                            elements));
+                            fp8_cast_bytes(shape.fp8.scaling, elements, false), elements));
 }
 
 Precision product_precision(const LayerWidths& layer) {
@@ -70,9 +88,11 @@ Precision product_precision(const LayerWidths& layer) {
 
 void grouped_forward(const LayerShape& shape, const ExpertWidths& at, const Grouped& matrix,
                      ItemList& items) {
-  cast_rows(shape, at.rows * static_cast<double>(matrix.in), Pass::Forward, items);
-  items.add(grouped_gemm(at, matrix.name, Pass::Forward, product_precision(at.layer), matrix.out,
-                         matrix.in, false, false));
+  if (!matrix.input_in_fp8)
+    cast_rows(shape, at.rows * static_cast<double>(matrix.in), Pass::Forward, items);
+  items.add(scaled_product(
+      shape, grouped_gemm(at, matrix.name, Pass::Forward, product_precision(at.layer), matrix.out,
+                          matrix.in, false, false)));
 }
 
 void grouped_backward(const LayerShape& shape, const ExpertWidths& at, const Grouped& matrix,
@@ -81,22 +101,35 @@ void grouped_backward(const LayerShape& shape, const ExpertWidths& at, const Gro
   const Precision precision = product_precision(at.layer);
   const Precision of_weights =
       at.layer.fp8 && !shape.fp8.weight_gradient ? at.layer.activation_precision : precision;
-  cast_rows(shape, at.rows * static_cast<double>(matrix.out), Pass::InputGradient, items);
-  items.add(grouped_gemm(at, matrix.name, Pass::InputGradient, precision, matrix.in, matrix.out,
-                         false, false));
-  Operator weights = grouped_gemm(at, matrix.name, Pass::WeightGradient, of_weights, matrix.out,
-                                  matrix.in, true, fp32);
+  const double inputs = at.rows * static_cast<double>(matrix.in);
+  const double outputs = at.rows * static_cast<double>(matrix.out);
+  if (!matrix.gradient_in_fp8) cast_rows(shape, outputs, Pass::InputGradient, items);
+  items.add(scaled_product(shape, grouped_gemm(at, matrix.name, Pass::InputGradient, precision,
+                                               matrix.in, matrix.out, false, false)));
+  if (matrix.gradient_in_fp8) transpose_rows(shape, outputs, false, items);
+  if (matrix.input_in_fp8 || transposes_later(shape))
+    transpose_rows(shape, inputs, matrix.input_repeated, items);
+  Operator weights =
+      scaled_product(shape, grouped_gemm(at, matrix.name, Pass::WeightGradient, of_weights,
+                                         matrix.out, matrix.in, true, fp32));
   if (!fp32)  // the product writes the sum; it must read the old one as well
     weights.bytes += at.layer.gradient_bytes * static_cast<double>(at.experts) *
                      static_cast<double>(matrix.out) * static_cast<double>(matrix.in);
   items.add(weights);
 }
 
-Grouped expert_up(const ExpertWidths& at) {
-  return {OperatorName::ExpertUp, at.layer.hidden, at.up};
+Grouped expert_up(const LayerShape& shape, const ExpertWidths& at) {
+  return {.name = OperatorName::ExpertUp,
+          .in = at.layer.hidden,
+          .out = at.up,
+          .input_in_fp8 = casts_before_dispatch(shape)};
 }
-Grouped expert_down(const ExpertWidths& at) {
-  return {OperatorName::ExpertDown, at.ffn, at.layer.hidden};
+Grouped expert_down(const LayerShape& shape, const ExpertWidths& at) {
+  return {.name = OperatorName::ExpertDown,
+          .in = at.ffn,
+          .out = at.layer.hidden,
+          .gradient_in_fp8 = casts_before_dispatch(shape),
+          .input_repeated = repeated_parts(shape).ffn_activation};
 }
 
 void activation_pass(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
@@ -117,25 +150,29 @@ void all_to_all(const LayerShape& shape, const ExpertWidths& at, OperatorName na
 
 void share_rows(const LayerShape& shape, const ExpertWidths& at, CollectiveKind kind, Pass pass,
                 ItemList& items) {
+  // Gathered on their way to the experts, reduced on their way back.
+  const double element =
+      kind == CollectiveKind::AllGather ? dispatched_bytes(shape, at) : at.layer.element_bytes;
   if (shape.expert_tp > 1)
     items.collective(kind, OperatorName::TokenPermute, pass,
-                     at.layer.element_bytes * at.rows * static_cast<double>(at.layer.hidden));
+                     element * at.rows * static_cast<double>(at.layer.hidden));
 }
 
 /// Received rows sorted by expert, or back into the order of their senders.
-void sort_rows(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+void sort_rows(const LayerShape& shape, const ExpertWidths& at, Pass pass, double element_bytes,
+               ItemList& items) {
   if (shape.ep == 1 || at.experts == 1) return;
-  items.add(
-      memory_operator(OperatorName::TokenPermute, pass,
-                      2 * at.layer.element_bytes * at.rows * static_cast<double>(at.layer.hidden)));
+  items.add(memory_operator(OperatorName::TokenPermute, pass,
+                            2 * element_bytes * at.rows * static_cast<double>(at.layer.hidden)));
 }
 
 /// Tokens copied to their rows, rows summed into tokens, and the gradients of both: one side is
 /// T rows, the other T·k.
-void permute(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+void permute(const LayerShape& shape, const ExpertWidths& at, Pass pass, double element_bytes,
+             ItemList& items) {
   const double rows = at.tokens * (1 + shape.model.experts.active);
   items.add(memory_operator(OperatorName::TokenPermute, pass,
-                            at.layer.element_bytes * rows * static_cast<double>(at.layer.hidden)));
+                            element_bytes * rows * static_cast<double>(at.layer.hidden)));
 }
 
 /// Softmax and choice of the k largest: logits read and weights written, in fp32.
@@ -150,7 +187,8 @@ Linear shared_up(const LayerShape& shape, const LayerWidths& at, std::int64_t wi
           .out = shape.model.activation == Activation::Swiglu ? 2 * width : width,
           .column_parallel = true,
           .bias = shape.model.linear_bias,
-          .fp8 = at.fp8};
+          .fp8 = at.fp8,
+          .repeated_input = repeated_parts(shape).norm};
 }
 
 Linear shared_down(const LayerShape& shape, const LayerWidths& at, std::int64_t width) {
@@ -159,7 +197,8 @@ Linear shared_down(const LayerShape& shape, const LayerWidths& at, std::int64_t 
           .out = at.hidden,
           .column_parallel = false,
           .bias = shape.model.linear_bias,
-          .fp8 = at.fp8};
+          .fp8 = at.fp8,
+          .repeated_input = repeated_parts(shape).ffn_activation};
 }
 
 void shared_activation(const LayerShape& shape, const ExpertWidths& at, Pass pass,
@@ -168,6 +207,14 @@ void shared_activation(const LayerShape& shape, const ExpertWidths& at, Pass pas
   const double width = static_cast<double>(at.layer.tokens) * static_cast<double>(at.shared);
   items.add(memory_operator(OperatorName::FfnActivation, pass,
                             cost.moved * at.layer.element_bytes * width, cost.flops * width));
+}
+
+/// Inputs of the activation functions of routed and shared experts, into fewer bits and back.
+void store_inputs(const LayerShape& shape, const ExpertWidths& at, Pass pass, ItemList& items) {
+  if (repeated_parts(shape).ffn) return;
+  const double shared = static_cast<double>(at.layer.tokens) * static_cast<double>(at.shared_up);
+  add_store(shape, shape.store.ffn_activation, at.rows * static_cast<double>(at.up) + shared, pass,
+            items);
 }
 
 /// The outputs, or input gradients, of shared and routed experts are added.
@@ -222,35 +269,39 @@ void experts_forward(const LayerShape& shape, ItemList& items) {
   items.add(gemm(OperatorName::Router, Pass::Forward, at.layer.activation_precision,
                  at.layer.split_tokens, model.experts.count, at.layer.hidden));
   choose(shape, at, Pass::Forward, items);
-  permute(shape, at, Pass::Forward, items);
-  all_to_all(shape, at, OperatorName::ExpertUp, Pass::Forward, dispatched_bytes(shape, at), items);
+  const double sent = dispatched_bytes(shape, at), made = at.layer.element_bytes;
+  cast_tokens(shape, at, Pass::Forward, items);
+  permute(shape, at, Pass::Forward, sent, items);
+  all_to_all(shape, at, OperatorName::ExpertUp, Pass::Forward, sent, items);
   share_rows(shape, at, CollectiveKind::AllGather, Pass::Forward, items);
-  sort_rows(shape, at, Pass::Forward, items);
-  grouped_forward(shape, at, expert_up(at), items);
+  sort_rows(shape, at, Pass::Forward, sent, items);
+  grouped_forward(shape, at, expert_up(shape, at), items);
+  store_inputs(shape, at, Pass::Forward, items);
   activation_pass(shape, at, Pass::Forward, items);
-  grouped_forward(shape, at, expert_down(at), items);
-  sort_rows(shape, at, Pass::Forward, items);
+  grouped_forward(shape, at, expert_down(shape, at), items);
+  sort_rows(shape, at, Pass::Forward, made, items);
   share_rows(shape, at, CollectiveKind::ReduceScatter, Pass::Forward, items);
-  all_to_all(shape, at, OperatorName::ExpertDown, Pass::Forward, at.layer.element_bytes, items);
-  permute(shape, at, Pass::Forward, items);
+  all_to_all(shape, at, OperatorName::ExpertDown, Pass::Forward, made, items);
+  permute(shape, at, Pass::Forward, made, items);
   if (at.shared > 0) add_shared(at, Pass::Forward, items);
 }
 
 void experts_backward(const LayerShape& shape, ItemList& items) {
   const ExpertWidths at(shape);
   const Model& model = shape.model;
-  permute(shape, at, Pass::InputGradient, items);
-  all_to_all(shape, at, OperatorName::ExpertDown, Pass::InputGradient, dispatched_bytes(shape, at),
-             items);
+  const double sent = dispatched_bytes(shape, at), made = at.layer.element_bytes;
+  cast_tokens(shape, at, Pass::InputGradient, items);
+  permute(shape, at, Pass::InputGradient, sent, items);
+  all_to_all(shape, at, OperatorName::ExpertDown, Pass::InputGradient, sent, items);
   share_rows(shape, at, CollectiveKind::AllGather, Pass::InputGradient, items);
-  sort_rows(shape, at, Pass::InputGradient, items);
-  grouped_backward(shape, at, expert_down(at), items);
+  sort_rows(shape, at, Pass::InputGradient, sent, items);
+  grouped_backward(shape, at, expert_down(shape, at), items);
   activation_pass(shape, at, Pass::InputGradient, items);
-  grouped_backward(shape, at, expert_up(at), items);
-  sort_rows(shape, at, Pass::InputGradient, items);
+  grouped_backward(shape, at, expert_up(shape, at), items);
+  sort_rows(shape, at, Pass::InputGradient, made, items);
   share_rows(shape, at, CollectiveKind::ReduceScatter, Pass::InputGradient, items);
-  all_to_all(shape, at, OperatorName::ExpertUp, Pass::InputGradient, at.layer.element_bytes, items);
-  permute(shape, at, Pass::InputGradient, items);
+  all_to_all(shape, at, OperatorName::ExpertUp, Pass::InputGradient, made, items);
+  permute(shape, at, Pass::InputGradient, made, items);
   choose(shape, at, Pass::InputGradient, items);
   const std::int64_t tokens = at.layer.split_tokens, count = model.experts.count;
   items.add(gemm(OperatorName::Router, Pass::InputGradient, at.layer.activation_precision, tokens,
@@ -269,10 +320,17 @@ void repeat_experts(const LayerShape& shape, const RepeatedParts& repeated, Item
   const ExpertWidths at(shape);
   if (repeated.ffn) {
     experts_forward(shape, again);
-  } else if (repeated.ffn_activation) {
+  } else {
+    store_inputs(shape, at, Pass::InputGradient, items);
+  }
+  if (repeated.ffn_activation && !repeated.ffn) {
     activation_pass(shape, at, Pass::Forward, again);
-    cast_rows(shape, at.rows * static_cast<double>(at.ffn), Pass::Forward, again);
     if (at.shared > 0) shared_activation(shape, at, Pass::Forward, again);
+    if (!transposes_later(shape))
+      cast_rows(shape,
+                at.rows * static_cast<double>(at.ffn) +
+                    static_cast<double>(at.layer.tokens) * static_cast<double>(at.shared),
+                Pass::Forward, again);
   }
   items.append(again.take(), true);
 }
@@ -293,10 +351,12 @@ void repeat_expert_operators(const LayerShape& shape, ItemList& items) {
   items.add(gemm(OperatorName::Router, Pass::Forward, at.layer.activation_precision,
                  at.layer.split_tokens, shape.model.experts.count, at.layer.hidden));
   choose(shape, at, Pass::Forward, items);
-  permute(shape, at, Pass::Forward, items);
+  const double sent = dispatched_bytes(shape, at);
+  cast_tokens(shape, at, Pass::Forward, items);
+  permute(shape, at, Pass::Forward, sent, items);
   share_rows(shape, at, CollectiveKind::AllGather, Pass::Forward, items);
-  sort_rows(shape, at, Pass::Forward, items);
-  grouped_forward(shape, at, expert_up(at), items);
+  sort_rows(shape, at, Pass::Forward, sent, items);
+  grouped_forward(shape, at, expert_up(shape, at), items);
   activation_pass(shape, at, Pass::Forward, items);
 }
 
@@ -349,15 +409,18 @@ void expert_tensors(const LayerShape& shape, const RepeatedParts& repeated,
   kept.push_back({"router probabilities", kFp32Bytes * at.tokens * shape.model.experts.count});
   kept.push_back({"expert_up input", linear * at.rows * hidden});
   kept.push_back({"routing weights", kFp32Bytes * at.rows});
+  const double inputs = uses_store(shape) ? stored_bytes(shape.store.ffn_activation, byte) : byte;
   if (!repeated.ffn)
-    kept.push_back({"expert_activation input", byte * at.rows * static_cast<double>(at.up)});
+    kept.push_back({"expert_activation input", inputs * at.rows * static_cast<double>(at.up)});
   if (!repeated.ffn && !repeated.ffn_activation)
     kept.push_back({"expert_down input", linear * at.rows * ffn});
   if (at.shared == 0) return;
   if (at.layer.fp8 && !repeated.norm)  // beside the router's in 16 bits
     kept.push_back({"shared ffn_up input", linear * at.tokens * hidden});
-  kept.push_back({"shared activation input", byte * whole * static_cast<double>(at.shared_up)});
-  kept.push_back({"shared ffn_down input", linear * whole * static_cast<double>(at.shared)});
+  if (repeated.ffn) return;
+  kept.push_back({"shared activation input", inputs * whole * static_cast<double>(at.shared_up)});
+  if (!repeated.ffn_activation)
+    kept.push_back({"shared ffn_down input", linear * whole * static_cast<double>(at.shared)});
 }
 
 double expert_workspace_bytes(const LayerShape& shape) {

@@ -22,14 +22,19 @@ double square_elements(const LayerShape& shape, const LayerWidths& at) {
          static_cast<double>(at.heads);
 }
 
+bool stores_result(const LayerShape& shape) {
+  return shape.store.attention_result != StoredAs::Computed && uses_store(shape);
+}
+
 /// What the core keeps beside q, k and v. Plain: softmax, and with dropout its mask and result.
 /// Flash: its own result and the log-sum-exp of each row.
 void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<SavedTensor>& kept) {
   if (shape.attention == AttentionKernel::Flash) {
     kept.push_back({"attention log-sum-exp",
                     kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.heads)});
-    // In other precisions the result is the output projection's input, which is kept anyway.
-    if (at.fp8_output && shape.fp8.weight_gradient)
+    // In other precisions, or stored in fewer bits for both, the result is the output projection's
+    // input, which is kept anyway.
+    if (!stores_result(shape) && at.fp8_output && shape.fp8.weight_gradient)
       kept.push_back({"attention result", at.element_bytes * static_cast<double>(at.tokens) *
                                               static_cast<double>(at.query)});
     return;
@@ -45,7 +50,13 @@ void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<Sa
 std::vector<SavedTensor> all_tensors(const LayerShape& shape, const RepeatedParts& repeated) {
   const LayerWidths at(shape);
   const double linear_bytes = at.kept_bytes;
-  const double output_bytes = at.fp8_output ? at.kept_bytes : at.element_bytes;
+  const double output_bytes = stores_result(shape)
+                                  ? stored_bytes(shape.store.attention_result, at.element_bytes)
+                              : at.fp8_output ? at.kept_bytes
+                                              : at.element_bytes;
+  const double activation_bytes = uses_store(shape)
+                                      ? stored_bytes(shape.store.ffn_activation, at.element_bytes)
+                                      : at.element_bytes;
   const auto tokens = static_cast<double>(at.tokens);
   const auto whole = [&](std::int64_t width) { return tokens * static_cast<double>(width); };
   const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
@@ -69,7 +80,8 @@ std::vector<SavedTensor> all_tensors(const LayerShape& shape, const RepeatedPart
     expert_tensors(shape, repeated, kept);
   } else {
     if (!repeated.norm) kept.push_back({"ffn_up input", linear_bytes * split});
-    if (!repeated.ffn) kept.push_back({"ffn_activation input", byte * whole(at.ffn_up)});
+    if (!repeated.ffn)
+      kept.push_back({"ffn_activation input", activation_bytes * whole(at.ffn_up)});
     if (!repeated.ffn && !repeated.ffn_activation)
       kept.push_back({"ffn_down input", linear_bytes * whole(at.ffn)});
   }
@@ -174,6 +186,17 @@ std::vector<SavedTensor> head_saved_tensors(const LayerShape& shape) {
           {"head input", at.element_bytes * split},
           {"cross_entropy softmax",
            kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.vocab)}};
+}
+
+std::vector<SavedTensor> mtp_saved_tensors(const LayerShape& shape, int module) {
+  const LayerWidths at(shape);
+  const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  std::vector<SavedTensor> kept = embedding_saved_tensors(shape);
+  // The stream before its norm is what the main model's final norm keeps.
+  kept.push_back({"next tokens' embeddings", at.element_bytes * split});
+  if (!repeated_parts(mtp_layer_shape(shape, module)).norm)
+    kept.push_back({"mtp_projection input", 2 * at.element_bytes * split});
+  return kept;
 }
 
 double boundary_bytes(const LayerShape& shape) {

@@ -65,14 +65,30 @@ double head_parameters_per_rank(const LayerShape& shape, bool with_table) {
   return norm_parameters(shape) + (with_table ? table_parameters(shape, at) : 0);
 }
 
+double table_parameters_per_rank(const LayerShape& shape) {
+  return table_parameters(shape, LayerWidths(shape));
+}
+
+double mtp_parameters_per_rank(const LayerShape& shape, int module) {
+  const LayerWidths at(shape);
+  return layer_parameters_per_rank(mtp_layer_shape(shape, module)) +
+         2.0 * static_cast<double>(at.hidden * at.hidden) + 3 * norm_parameters(shape);
+}
+
+double adam_traffic_bytes(Precision precision, Precision gradient_precision,
+                          Precision moment_precision) {
+  constexpr double kMasterBytes = 4;
+  const double states = kMasterBytes + 2 * bytes_of(moment_precision);
+  return bytes_of(gradient_precision) + 2 * states + (precision == Precision::Fp32 ? 0 : 2);
+}
+
 std::vector<Operator> optimizer_operators(double gradient_parameters, double owned_parameters,
-                                          Precision precision, Precision gradient_precision) {
+                                          Precision precision, Precision gradient_precision,
+                                          Precision moment_precision) {
   const double gradient = bytes_of(gradient_precision);
-  const bool fp32 = precision == Precision::Fp32;
-  // Master weights and two moments are read and written in fp32 (12 + 12 bytes), the gradient is
-  // read, and the copy that layers use is written in 16 bits. Scaling the gradients by the clip
-  // factor happens inside Adam. 11 FLOPs a parameter after Calculon (Isaev et al. 2023).
-  const double adam = gradient + 24 + (fp32 ? 0 : 2);
+  // Scaling the gradients by the clip factor happens inside Adam. 11 FLOPs a parameter after
+  // Calculon (Isaev et al. 2023).
+  const double adam = adam_traffic_bytes(precision, gradient_precision, moment_precision);
   std::vector<Operator> work{memory_operator(OperatorName::GradientNorm, Pass::Update,
                                              gradient * owned_parameters, 2 * owned_parameters),
                              memory_operator(OperatorName::Adam, Pass::Update,

@@ -38,6 +38,7 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len, const 
   }
   shape.recompute_layers = plan.recompute_layers;
   shape.fp8 = plan.fp8;
+  shape.store = plan.store;
   shape.attention = plan.attention;
   shape.precision = plan.precision;
   shape.gradient_precision = plan.gradient_precision;
@@ -88,8 +89,45 @@ LayerWidths::LayerWidths(const LayerShape& shape) {
   gradient_bytes = bytes_of(shape.gradient_precision);
   dropout = shape.dropout > 0;
   fp8_output = fp8 && shape.fp8.attention_output;
-  kept_bytes = fp8 && shape.fp8.weight_gradient ? bytes_of(Precision::Fp8) : element_bytes;
+  fp8_bytes = fp8_element_bytes(shape.fp8.scaling);
+  kept_bytes = fp8 && shape.fp8.weight_gradient ? fp8_bytes : element_bytes;
   fp8_gathers = fp8 && shape.fp8.gathers;
+}
+
+LayerShape own_share(const LayerShape& shape) {
+  LayerShape own = shape;
+  own.cp = 1;
+  own.micro_batch = 1;
+  own.seq_len = LayerWidths(shape).split_tokens;
+  own.tp = 1;
+  own.sequence_parallel = false;
+  return own;
+}
+
+double stored_bytes(StoredAs store, double computed_bytes) {
+  constexpr double kScaleBytes = 4.0 / 128;  // an fp32 scale for 128 elements
+  switch (store) {
+    case StoredAs::Computed:
+      return computed_bytes;
+    case StoredAs::Fp8:
+      return 1 + kScaleBytes;
+    case StoredAs::E5m6:
+      return 1.5 + kScaleBytes;
+  }
+  ensure(false, "every format of a store has a size");
+  return computed_bytes;
+}
+
+bool uses_store(const LayerShape& shape) {
+  return shape.recompute == Recompute::None || shape.recompute == Recompute::Selective;
+}
+
+void add_store(const LayerShape& shape, StoredAs store, double elements, Pass pass,
+               ItemList& items) {
+  if (store == StoredAs::Computed || !uses_store(shape)) return;
+  const double computed = LayerWidths(shape).element_bytes;
+  items.add(memory_operator(OperatorName::Cast, pass,
+                            (computed + stored_bytes(store, computed)) * elements, elements));
 }
 
 void ItemList::add(const Operator& op) {
@@ -140,6 +178,10 @@ void ItemList::append(const std::vector<LayerItem>& items, bool recomputed) {
     item.op.recomputed = recomputed;
     items_.push_back(item);
   }
+}
+
+void ItemList::append_as_is(const std::vector<LayerItem>& items) {
+  items_.insert(items_.end(), items.begin(), items.end());
 }
 
 std::vector<LayerItem> with_weight_gradients_last(std::vector<LayerItem> items) {

@@ -22,7 +22,8 @@ struct LayerWidths {
   double gradient_bytes;         ///< of an accumulated gradient
   Precision activation_precision;  ///< of everything but fp8 products
   bool dropout, fp8;
-  bool fp8_output;  ///< the projection after attention too
+  bool fp8_output;   ///< the projection after attention too
+  double fp8_bytes;  ///< of an fp8 element with its part of a scale
   /// Of what linear layers keep for their weight gradients: fp8, or 16 bits where those are.
   double kept_bytes;
   bool fp8_gathers;  ///< sequence-parallel gathers move fp8
@@ -44,6 +45,7 @@ class ItemList {
   void to_experts();
   void context_collective(CollectiveKind kind, Pass pass, double bytes, bool beside_next = false);
   void append(const std::vector<LayerItem>& items, bool recomputed);
+  void append_as_is(const std::vector<LayerItem>& items);
   std::vector<LayerItem> take() { return std::move(items_); }
 
  private:
@@ -76,7 +78,8 @@ struct Linear {
   std::int64_t in, out;  ///< of this rank
   bool column_parallel;
   bool bias;
-  bool fp8;  ///< with casts around the products
+  bool fp8;                     ///< with casts around the products
+  bool repeated_input = false;  ///< its input is not kept, but made again in 16 bits
 };
 void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& items);
 void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& items);
@@ -87,9 +90,32 @@ Operator norm_backward(const LayerShape& shape, OperatorName name);
 void add_norm_forward(const LayerShape& shape, OperatorName name, ItemList& items);
 void add_norm_backward(const LayerShape& shape, OperatorName name, ItemList& items);
 
-/// Traffic of casting a tensor of so many elements to fp8, as it is and, where something reads it
-/// so, transposed.
+/// Bytes of an fp8 element with its part of a scale.
+double fp8_element_bytes(Fp8Scaling scaling);
+/// Traffic of casting a tensor of so many elements from 16 bits to fp8, as it is and, where
+/// something reads it so, transposed.
 double fp8_cast_bytes(Fp8Scaling scaling, double elements, bool transposed);
+/// The cast of an operand of a forward product, or of one of the backward's.
+void add_cast(const LayerShape& shape, double elements, Pass pass, ItemList& items);
+/// The transposed copy that an fp8 weight gradient reads, of what waited in fp8 (or,
+/// `from_16_bits`, was made again).
+void add_transposing_cast(const LayerShape& shape, double elements, bool from_16_bits,
+                          ItemList& items);
+/// Whether a forward's cast leaves the transposed copy to the backward.
+bool transposes_later(const LayerShape& shape);
+/// A product as the plan's recipe scales it.
+Operator scaled_product(const LayerShape& shape, Operator op);
+
+/// Bytes of an element of a saved activation that would take `computed_bytes`.
+double stored_bytes(StoredAs store, double computed_bytes);
+/// Whether a layer of this shape keeps its activations as `ActivationStore` says.
+bool uses_store(const LayerShape& shape);
+/// Into fewer bits after the forward, back before the backward; nothing where it is kept as it is.
+void add_store(const LayerShape& shape, StoredAs store, double elements, Pass pass,
+               ItemList& items);
+
+/// The shape of one tensor rank with its own share of the tokens, for what is whole on each.
+LayerShape own_share(const LayerShape& shape);
 
 /// Weight gradients, and the gathers only they need, after everything else; order kept.
 std::vector<LayerItem> with_weight_gradients_last(std::vector<LayerItem> items);

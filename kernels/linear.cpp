@@ -25,26 +25,22 @@
 //
 // In fp8 plans an operand is cast from 16 bits. Its own product reads it as it is, the weight
 // gradient transposed, since fp8 tensor cores take one layout only: it is stored twice where
-// weight gradients are fp8 (Transformer Engine's cast_transpose), once where they are not.
+// weight gradients are fp8 (Transformer Engine's cast_transpose), once where they are not. With
+// scales for blocks the two copies have other scales, 1×128 and 128×1: what was kept for the
+// backward is read, scaled anew, transposed and written there (DeepSeek-V3, arXiv 2412.19437,
+// §3.5.2).
 
 #include "kernels/layer_parts.h"
 
 namespace rehearse {
 namespace {
 
-void cast(const LayerShape& shape, std::int64_t elements, Pass pass, ItemList& items) {
-  const auto count = static_cast<double>(elements);
-  items.add(memory_operator(OperatorName::Cast, pass,
-                            fp8_cast_bytes(shape.fp8.scaling, count, shape.fp8.weight_gradient),
-                            count));
-}
-
 /// dW[out, in] = dYᵀ[out, T] · X[T, in], added to what earlier micro-batches left.
 Operator weight_gradient(const LayerShape& shape, const LayerWidths& at, const Linear& linear,
                          Precision precision) {
   const bool fp32 = shape.gradient_precision == Precision::Fp32;
-  Operator op =
-      gemm(linear.name, Pass::WeightGradient, precision, linear.out, linear.in, at.tokens, fp32);
+  Operator op = scaled_product(shape, gemm(linear.name, Pass::WeightGradient, precision, linear.out,
+                                           linear.in, at.tokens, fp32));
   if (!fp32)  // the product writes the sum; it must read the old one as well
     op.bytes += at.gradient_bytes * static_cast<double>(linear.out * linear.in);
   return op;
@@ -57,23 +53,47 @@ double gathered_bytes(const LayerWidths& at, const Linear& linear) {
 
 }  // namespace
 
-double fp8_cast_bytes(Fp8Scaling scaling, double elements, bool transposed) {
-  const double copies = transposed ? 2 : 1;
-  double bytes = 2 + copies;  // read in 16 bits, written in 8
+double fp8_element_bytes(Fp8Scaling scaling) {
   switch (scaling) {
     case Fp8Scaling::Delayed:
-      break;
-    case Fp8Scaling::Current:  // the largest value of the tensor is looked for first
-      bytes += 2;
-      break;
+    case Fp8Scaling::Current:
+      return 1;
     case Fp8Scaling::Block:  // an fp32 scale for 128 elements
-      bytes += copies * 4 / 128;
-      break;
+      return 1 + 4.0 / 128;
     case Fp8Scaling::Mx:  // a power of two in a byte for 32 elements
-      bytes += copies / 32;
-      break;
+      return 1 + 1.0 / 32;
   }
+  return 1;
+}
+
+double fp8_cast_bytes(Fp8Scaling scaling, double elements, bool transposed) {
+  const double copies = transposed ? 2 : 1;
+  double bytes = 2 + copies * fp8_element_bytes(scaling);  // read in 16 bits
+  if (scaling == Fp8Scaling::Current) bytes += 2;  // the tensor's largest value is looked for first
   return bytes * elements;
+}
+
+bool transposes_later(const LayerShape& shape) {
+  return shape.fp8.weight_gradient && shape.fp8.scaling == Fp8Scaling::Block;
+}
+
+void add_cast(const LayerShape& shape, double elements, Pass pass, ItemList& items) {
+  const bool later = pass == Pass::Forward && transposes_later(shape);
+  items.add(memory_operator(
+      OperatorName::Cast, pass,
+      fp8_cast_bytes(shape.fp8.scaling, elements, shape.fp8.weight_gradient && !later), elements));
+}
+
+void add_transposing_cast(const LayerShape& shape, double elements, bool from_16_bits,
+                          ItemList& items) {
+  const double element = fp8_element_bytes(shape.fp8.scaling);
+  items.add(memory_operator(OperatorName::Cast, Pass::WeightGradient,
+                            ((from_16_bits ? 2 : element) + element) * elements, elements));
+}
+
+Operator scaled_product(const LayerShape& shape, Operator op) {
+  op.block_scaled = op.precision == Precision::Fp8 && shape.fp8.scaling == Fp8Scaling::Block;
+  return op;
 }
 
 void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& items) {
@@ -87,11 +107,12 @@ void linear_forward(const LayerShape& shape, const Linear& linear, ItemList& ite
   if (!linear.column_parallel)
     items.column_collective(at, CollectiveKind::AllGather, linear.name, Pass::Forward,
                             gathered_bytes(at, linear) * in);
-  if (linear.fp8) cast(shape, at.tokens * linear.in, Pass::Forward, items);
+  if (linear.fp8) add_cast(shape, in, Pass::Forward, items);
   // A column-parallel bias is added in the product's epilogue, a row-parallel one with the
   // residual.
-  items.add(gemm(linear.name, Pass::Forward, linear.fp8 ? Precision::Fp8 : at.activation_precision,
-                 at.tokens, linear.out, linear.in));
+  items.add(scaled_product(
+      shape, gemm(linear.name, Pass::Forward, linear.fp8 ? Precision::Fp8 : at.activation_precision,
+                  at.tokens, linear.out, linear.in)));
   if (linear.column_parallel)
     return items.column_collective(at, CollectiveKind::ReduceScatter, linear.name, Pass::Forward,
                                    at.element_bytes * out);
@@ -116,7 +137,7 @@ void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& it
   else if (shape.sequence_parallel)
     items.row_collective(at, CollectiveKind::AllGather, linear.name, Pass::InputGradient,
                          gathered_bytes(at, linear) * output_elements);
-  if (linear.fp8) cast(shape, at.tokens * linear.out, Pass::InputGradient, items);
+  if (linear.fp8) add_cast(shape, output_elements, Pass::InputGradient, items);
   // The saved input is split; only dW needs it whole.
   if (column && shape.sequence_parallel)
     items.row_collective(at, CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
@@ -124,7 +145,10 @@ void linear_backward(const LayerShape& shape, const Linear& linear, ItemList& it
   if (!column)
     items.column_collective(at, CollectiveKind::AllGather, linear.name, Pass::WeightGradient,
                             bytes_of(weight_precision) * input_elements, true);
-  items.add(gemm(linear.name, Pass::InputGradient, precision, at.tokens, linear.in, linear.out));
+  items.add(scaled_product(
+      shape, gemm(linear.name, Pass::InputGradient, precision, at.tokens, linear.in, linear.out)));
+  if (linear.fp8 && transposes_later(shape))
+    add_transposing_cast(shape, input_elements, linear.repeated_input, items);
   if (column)
     items.row_collective(
         at, shape.sequence_parallel ? CollectiveKind::ReduceScatter : CollectiveKind::AllReduce,

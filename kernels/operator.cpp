@@ -56,6 +56,8 @@ const char* operator_name(OperatorName name) {
       return "query_up";
     case OperatorName::KeyValueUp:
       return "key_value_up";
+    case OperatorName::MtpProjection:
+      return "mtp_projection";
   }
   ensure(false, "every operator has a name");
   return "";

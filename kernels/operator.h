@@ -33,8 +33,9 @@ enum class OperatorName : std::uint8_t {
   LatentDown,
   QueryUp,
   KeyValueUp,
+  MtpProjection,  ///< stream and next token's embedding side by side, down to hidden
 };
-inline constexpr int kOperatorNameCount = static_cast<int>(OperatorName::KeyValueUp) + 1;
+inline constexpr int kOperatorNameCount = static_cast<int>(OperatorName::MtpProjection) + 1;
 const char* operator_name(OperatorName name);
 
 enum class Pass : std::uint8_t { Forward, InputGradient, WeightGradient, Update };
@@ -55,6 +56,7 @@ struct Operator {
   /// there.
   std::int64_t m = 0, n = 0, k = 0;
   bool accumulate_fp32 = false;
+  bool block_scaled = false;  ///< fp8 with a scale for 1×128 and 128×128 elements
   /// Attention: sequences, query length, key length, heads, key/value heads, head size.
   std::int64_t batch = 0, query_len = 0, key_len = 0, heads = 0, kv_heads = 0, head_dim = 0;
   bool causal = false;

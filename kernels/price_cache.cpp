@@ -10,11 +10,11 @@ namespace {
 constexpr std::size_t kMostPrices = 1'000'000;
 
 ShapeKey key_of(const Operator& op, bool with_name, bool with_bytes) {
-  const std::int64_t kind = static_cast<std::int64_t>(op.family) |
-                            static_cast<std::int64_t>(op.pass) << 8 |
-                            static_cast<std::int64_t>(op.precision) << 16 |
-                            std::int64_t{op.causal} << 24 | std::int64_t{op.accumulate_fp32} << 25 |
-                            (with_name ? static_cast<std::int64_t>(op.name) << 32 : 0);
+  const std::int64_t kind =
+      static_cast<std::int64_t>(op.family) | static_cast<std::int64_t>(op.pass) << 8 |
+      static_cast<std::int64_t>(op.precision) << 16 | std::int64_t{op.causal} << 24 |
+      std::int64_t{op.accumulate_fp32} << 25 | std::int64_t{op.block_scaled} << 26 |
+      (with_name ? static_cast<std::int64_t>(op.name) << 32 : 0);
   return {{kind, op.m, op.n, op.k, op.batch, op.query_len, op.key_len, op.heads, op.kv_heads,
            op.head_dim, with_bytes ? std::bit_cast<std::int64_t>(op.bytes) : 0,
            op.pair_share == 1 ? 0 : std::bit_cast<std::int64_t>(op.pair_share)}};

@@ -186,8 +186,9 @@ class ProfileCostModel final : public CostModel {
     const GemmFit* fit = fit_of(profile_.gemm, op.precision);
     if (!fit) return fallback_->cost(op);
     GemmConstants constants = fit->constants;
-    if (clocks_ == ClockRegime::Sustained && constants.scaling_s > 0) {
-      // A step has operators of its own that scale and convert.
+    if ((clocks_ == ClockRegime::Sustained || op.block_scaled) && constants.scaling_s > 0) {
+      // A step has operators of its own that scale and convert, and measured products with scales
+      // for blocks are without them.
       constants.scaling_s = 0;
       constants.start_s = std::min(constants.start_s, kMostProductStart_s);
     }
@@ -195,7 +196,10 @@ class ProfileCostModel final : public CostModel {
                            : op.pass == Pass::WeightGradient ? &fit->weight_gradient
                                                              : nullptr;
     const Precision precision = executed(op.precision);
-    const double rate = pass ? pass->rate : 1;
+    const double rate =
+        (pass ? pass->rate : 1) * (executed(op.precision) == Precision::Fp8
+                                       ? block_scaled_rate(op, device_.compute_capability)
+                                       : 1);
     const double burst_s = tiled_gemm_s(op, constants, rates(precision, rate));
     const double clocked_s =
         clock_share_ == 1 ? burst_s

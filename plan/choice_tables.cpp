@@ -50,6 +50,12 @@ const Names<Fp8Scaling>& fp8_scaling_names() {
   return names;
 }
 
+const Names<StoredAs>& stored_as_names() {
+  static const Names<StoredAs> names = {
+      {"computed", StoredAs::Computed}, {"fp8", StoredAs::Fp8}, {"e5m6", StoredAs::E5m6}};
+  return names;
+}
+
 const Names<Deal>& deal_names() {
   static const Names<Deal> names = {
       {"range", Deal::Range}, {"round-robin", Deal::RoundRobin}, {"random", Deal::Random}};
@@ -174,6 +180,17 @@ const FieldTable<Fp8Recipe>& fp8_table() {
           .boolean("gathers", &Fp8Recipe::gathers, "ZeRO-3 and sequence-parallel gathers move fp8")
           .integer("bf16_ends", &Fp8Recipe::bf16_ends, {0, kMostLayers},
                    "first and last layers that stay bf16");
+  return table;
+}
+
+const FieldTable<ActivationStore>& activation_store_table() {
+  static const FieldTable<ActivationStore> table =
+      FieldTable<ActivationStore>("activation_store",
+                                  "Activations saved in fewer bits than they are computed with")
+          .choice("ffn_activation", &ActivationStore::ffn_activation, stored_as_names(),
+                  "inputs of activation functions")
+          .choice("attention_result", &ActivationStore::attention_result, stored_as_names(),
+                  "results of attention, for its backward and the projection's");
   return table;
 }
 

@@ -14,6 +14,7 @@ const Names<Aggregation>& aggregation_names();
 const Names<Synchrony>& synchrony_names();
 const Names<Weighting>& weighting_names();
 const Names<Fp8Scaling>& fp8_scaling_names();
+const Names<StoredAs>& stored_as_names();
 const Names<Deal>& deal_names();
 const Names<BatchSplit>& batch_split_names();
 const Names<LengthDistribution>& length_distribution_names();
@@ -21,6 +22,7 @@ const Names<Packing>& packing_names();
 
 const FieldTable<Experts>& experts_table();
 const FieldTable<LatentAttention>& latent_attention_table();
+const FieldTable<ActivationStore>& activation_store_table();
 const FieldTable<Overlap>& transfer_overlap_table();
 const FieldTable<ExpertPlan>& expert_plan_table();
 const FieldTable<Updates>& updates_table();

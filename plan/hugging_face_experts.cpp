@@ -46,6 +46,7 @@ Model read_deepseek(ConfigObject& config) {
   if (config.find("n_shared_experts") != nullptr)
     experts.shared_ffn = experts.ffn * config.size("n_shared_experts", kMostHeads);
   experts.leading_dense = config.count("first_k_dense_replace", kMostLayers);
+  model.mtp_layers = config.count("num_nextn_predict_layers", kMostMtpLayers);
   LatentAttention& latent = model.latent;
   latent.kv_rank = config.size("kv_lora_rank", kMostHidden);
   if (config.find("q_lora_rank") != nullptr)  // null in the Lite version: no latent

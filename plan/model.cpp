@@ -98,6 +98,26 @@ double layers_forward_flops(const Model& model, int seq_len, AttentionCount coun
          (model.layers - mixtures) * layer_forward_flops(without_experts(model), seq_len, count);
 }
 
+/// Forward FLOPs of the layer of a module that predicts a further token, and of all of it but the
+/// head.
+double mtp_layer_forward_flops(const Model& model, int seq_len, AttentionCount count) {
+  const bool is_mixture = expert_layers(model) > 0;
+  return layer_forward_flops(is_mixture ? model : without_experts(model), seq_len, count);
+}
+double mtp_forward_flops(const Model& model, int seq_len, AttentionCount count) {
+  return mtp_layer_forward_flops(model, seq_len, count) + 4.0 * model.hidden * model.hidden;
+}
+
+/// Of a module that predicts a further token: a layer like the last, the product of two streams
+/// side by side, and three norms.
+std::int64_t mtp_parameters(const Model& model, int experts) {
+  const std::int64_t hidden = model.hidden;
+  const bool is_mixture = expert_layers(model) > 0;
+  const std::int64_t mlp =
+      is_mixture ? mlp_parameters(model, experts) : mlp_parameters(without_experts(model), 0);
+  return attention_parameters(model) + mlp + 2 * hidden * hidden + 5 * norm_parameters(model);
+}
+
 ParameterCount count_with(const Model& model, int vocab_size, int experts) {
   const std::int64_t table = static_cast<std::int64_t>(vocab_size) * model.hidden;
   const int mixtures = expert_layers(model);
@@ -110,6 +130,7 @@ ParameterCount count_with(const Model& model, int vocab_size, int experts) {
               (model.layers - mixtures) * mlp_parameters(without_experts(model), 0);
   count.norms = (2 * static_cast<std::int64_t>(model.layers) + 1) * norm_parameters(model);
   count.head = model.tied_embeddings ? 0 : table;
+  count.mtp = model.mtp_layers * mtp_parameters(model, experts);
   return count;
 }
 
@@ -136,11 +157,14 @@ ParameterCount active_parameters(const Model& model) {
 
 double training_flops(const Model& model, double tokens, int seq_len, AttentionCount count) {
   const double head = 2.0 * model.hidden * model.vocab;
-  return 3 * tokens * (layers_forward_flops(model, seq_len, count) + head);
+  return 3 * tokens *
+         (layers_forward_flops(model, seq_len, count) + head +
+          model.mtp_layers * (mtp_forward_flops(model, seq_len, count) + head));
 }
 
 double recomputation_flops(const Model& model, double tokens, int seq_len, AttentionCount count) {
-  return tokens * layers_forward_flops(model, seq_len, count);
+  return tokens * (layers_forward_flops(model, seq_len, count) +
+                   model.mtp_layers * mtp_layer_forward_flops(model, seq_len, count));
 }
 
 int padded_vocab(const Model& model, int tp, int multiple) {

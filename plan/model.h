@@ -50,6 +50,10 @@ struct Model {
   int window = 0;               ///< tokens that attention looks back (sliding window); 0: all
   Experts experts;
   LatentAttention latent;
+  /// Modules behind the last layer that predict one further token each (multi-token prediction,
+  /// DeepSeek-V3, arXiv 2412.19437, §2.2): a layer like the last on the projected pair of the
+  /// stream and the next token's embedding, with the model's own embedding and head.
+  int mtp_layers = 0;
   bool qkv_bias = false;  ///< biases on QKV even where linear_bias is off (Qwen2)
 };
 
@@ -60,7 +64,8 @@ struct ParameterCount {
   std::int64_t mlp = 0;        ///< of all layers; with experts, all of them and the router
   std::int64_t norms = 0;      ///< of all layers, and the final one
   std::int64_t head = 0;       ///< 0 where tied
-  std::int64_t total() const { return embedding + attention + mlp + norms + head; }
+  std::int64_t mtp = 0;        ///< of modules that predict further tokens, without what they share
+  std::int64_t total() const { return embedding + attention + mlp + norms + head + mtp; }
 };
 
 /// Trainable parameters with `vocab_size` rows in the table: the published vocabulary for
@@ -80,7 +85,8 @@ enum class AttentionCount : std::uint8_t { FullSquare, CausalHalf };
 /// FLOPs of one training step (forward + backward = 3 × forward, no recomputation) on
 /// `tokens` tokens in sequences of `seq_len`; a multiply-add is 2 FLOPs. Matrix products and
 /// attention only. Source: Narayanan et al. 2021 (arXiv 2104.04473), appendix; for SwiGLU and
-/// grouped heads the same count over the actual matrix shapes.
+/// grouped heads the same count over the actual matrix shapes. Modules that predict further tokens
+/// count.
 double training_flops(const Model& model, double tokens, int seq_len, AttentionCount count);
 
 /// FLOPs of repeating the forward of every layer once, which full recomputation adds to

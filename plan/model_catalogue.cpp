@@ -151,13 +151,14 @@ void append_mixtures(std::vector<Model>& models) {
       mixture({"grok-1", 64, 6144, 48, 8, 32768}, 131072, 8192, {.count = 8, .active = 2}));
   models.back().tied_embeddings = true;
   // DeepSeek-AI 2024 (arXiv 2405.04434), §3.1.2, and (arXiv 2412.19437), §4.2; both were trained
-  // on sequences of 4,096. V3's module that predicts a second token is left out.
+  // on sequences of 4,096.
   models.push_back(deepseek(
       {"deepseek-v2", 60, 5120, 128, 128, 12288}, 102400,
       {.count = 160, .active = 6, .ffn = 1536, .shared_ffn = 2 * 1536, .leading_dense = 1}));
   models.push_back(
       deepseek({"deepseek-v3", 61, 7168, 128, 128, 18432}, 129280,
                {.count = 256, .active = 8, .ffn = 2048, .shared_ffn = 2048, .leading_dense = 3}));
+  models.back().mtp_layers = 1;
   // Qwen3 technical report (arXiv 2505.09388), table 2, and the released configurations.
   models.push_back(qwen3_mixture({"qwen3-30b-a3b", 48, 2048, 32, 4, 6144}, 768));
   models.push_back(qwen3_mixture({"qwen3-235b-a22b", 94, 4096, 64, 4, 12288}, 1536));

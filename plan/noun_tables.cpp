@@ -245,6 +245,10 @@ const FieldTable<Model>& model_table() {
           .object("latent_attention", &Model::latent, latent_attention_table(),
                   "multi-head latent attention (DeepSeek-V2)")
           .omit_default()
+          .integer("mtp_layers", &Model::mtp_layers, {0, kMostMtpLayers},
+                   "modules that predict one further token each (DeepSeek-V3)")
+          .omit_default()
+          .default_note("none")
           .check(check_model);
   return table;
 }
@@ -313,8 +317,15 @@ const FieldTable<Plan>& plan_table() {
           .choice("precision", &Plan::precision, precision_names(), "of weights and activations")
           .object("fp8", &Plan::fp8, fp8_table(), "which products of an fp8 plan are fp8")
           .omit_default()
+          .object("activation_store", &Plan::store, activation_store_table(),
+                  "activations saved in fewer bits than they are computed with")
+          .omit_default()
           .choice("gradient_precision", &Plan::gradient_precision, precision_names(),
                   "of gradient accumulation and reduction")
+          .choice("moment_precision", &Plan::moment_precision, precision_names(),
+                  "of Adam's two moments")
+          .omit_default()
+          .default_note("fp32")
           .number("dropout", &Plan::dropout, {0, 1},
                   "probability; above 0, masks are kept for the backward")
           .quantity("bucket", &Plan::bucket_bytes, Dimension::Bytes, {0, 1e15},

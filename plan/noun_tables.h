@@ -30,6 +30,7 @@ const FieldTable<Workload>& workload_table();
 /// elements of an activation, tokens of a step) inside 64 bits.
 inline constexpr double kMostRanks = 1 << 20;
 inline constexpr double kMostLayers = 100'000;
+inline constexpr double kMostMtpLayers = 64;
 inline constexpr double kMostHidden = 1 << 18;
 inline constexpr double kMostFfn = 1 << 22;
 inline constexpr double kMostHeads = 1 << 14;

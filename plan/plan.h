@@ -55,7 +55,9 @@ struct Plan {
   AttentionKernel attention = AttentionKernel::Flash;
   Precision precision = Precision::Bf16;
   Fp8Recipe fp8;
+  ActivationStore store;
   Precision gradient_precision = Precision::Fp32;  ///< of accumulation and reduction
+  Precision moment_precision = Precision::Fp32;    ///< of Adam's two moments
   double dropout = 0;                              ///< > 0: masks are kept for the backward
   double bucket_bytes = 0;  ///< gradient bucket; 0: max(40 M, 1 M · dp) parameters (Megatron)
   Overlap overlap;

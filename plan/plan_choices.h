@@ -95,6 +95,22 @@ struct Fp8Recipe {
   bool operator==(const Fp8Recipe&) const = default;
 };
 
+/// In what a saved activation waits for its backward.
+enum class StoredAs : std::uint8_t {
+  Computed,  ///< in the precision that the backward reads it in
+  Fp8,       ///< one byte, with a scale for 128 elements
+  E5m6,      ///< 12 bits (DeepSeek-V3, arXiv 2412.19437, §3.3.3), likewise scaled
+};
+
+/// Activations that are saved in fewer bits than they are computed with.
+struct ActivationStore {
+  /// Inputs of activation functions (Megatron-LM's activation-func-fp8-input-store).
+  StoredAs ffn_activation = StoredAs::Computed;
+  /// What attention makes, for its own backward and that of the projection after it, once for both.
+  StoredAs attention_result = StoredAs::Computed;
+  bool operator==(const ActivationStore&) const = default;
+};
+
 /// In what order things are dealt out: consecutive runs, one after the other, or by lot.
 enum class Deal : std::uint8_t { Range, RoundRobin, Random };
 

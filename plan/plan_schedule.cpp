@@ -1,5 +1,7 @@
 #include "plan/plan_schedule.h"
 
+#include <algorithm>
+
 #include "plan/dealt_schedule.h"
 #include "plan/plan_file.h"
 
@@ -19,11 +21,19 @@ std::vector<ScheduleFault> explicit_faults(const Plan& plan, int micro_batches) 
   if (2.0 * micro_batches * plan.pp * chunks > kMostActions)
     return {{"/actions", "the plan makes more than 10 M actions", "name a schedule instead"}};
   std::vector<Action> actions;
-  for (std::size_t stage = 0; stage < plan.actions.size(); ++stage)
+  int named = 0;  // micro-batches, up to the highest
+  for (std::size_t stage = 0; stage < plan.actions.size(); ++stage) {
     if (!parse_actions(plan.actions[stage], actions))
       return {{"/actions/" + std::to_string(stage),
                "the actions of stage " + std::to_string(stage) + " are not readable",
                "write them like \"F0 F1 B0 B1\", or \"F0.1\" for chunk 1"}};
+    for (const Action& action : actions) named = std::max(named, action.micro_batch + 1);
+  }
+  if (named != micro_batches)  // one reason instead of one for each action that is missing
+    return {{"/actions",
+             "the actions are of " + std::to_string(named) + " micro-batches, and a step has " +
+                 std::to_string(micro_batches) + " on each replica",
+             "a global batch, or dp, to match"}};
   std::vector<ScheduleFault> faults;
   for (std::string& fault : schedule_faults(plan_schedule(plan, micro_batches)))
     faults.push_back({"/actions", std::move(fault), ""});

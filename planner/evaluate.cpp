@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
-#include <optional>
 
 #include <fmt/format.h>
 
@@ -16,13 +15,14 @@
 #include "planner/evidence.h"
 #include "planner/framework_defaults.h"
 #include "planner/framework_memory.h"
+#include "planner/framework_notes.h"
 #include "planner/gpu_costs.h"
+#include "planner/hardware_faults.h"
 #include "sim/mixed_steps.h"
 #include "sim/simulate.h"
 #include "sim/update_rate.h"
 #include "strategies/attention_load.h"
 #include "strategies/batch_shares.h"
-#include "strategies/host_rates.h"
 #include "strategies/layer_split.h"
 
 namespace rehearse {
@@ -37,46 +37,6 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
-
-double peak_flops_of(const GpuSpec& gpu, Precision precision) {
-  switch (precision) {
-    case Precision::Fp32:
-      return gpu.fp32_flops;
-    case Precision::Bf16:
-      return gpu.bf16_flops;
-    case Precision::Fp16:
-      return gpu.fp16_flops;
-    case Precision::Fp8:
-      return gpu.fp8_flops;
-  }
-  return 0;
-}
-
-/// A GPU without the plan's precision cannot run it; which others it has makes the hint.
-void add_precision_fault(const Plan& plan, const ClusterSpec& cluster,
-                         std::vector<PlanFault>& faults) {
-  for (const NodeGroup& group : cluster.groups) {
-    const GpuSpec& gpu = group.node.gpu;
-    if (peak_flops_of(gpu, plan.precision) > 0) continue;
-    const Precision other = gpu.bf16_flops > 0 ? Precision::Bf16 : Precision::Fp16;
-    faults.push_back({.pointer = "/precision",
-                      .message = gpu.name + " has no " +
-                                 name_of(precision_names(), plan.precision) + " tensor cores",
-                      .hint = "\"precision\": \"" + name_of(precision_names(), other) + "\""});
-    return;
-  }
-}
-
-/// What is offloaded needs a way to the host.
-void add_host_link_fault(const Plan& plan, const ClusterSpec& cluster,
-                         std::vector<PlanFault>& faults) {
-  if (plan.offload == Offload()) return;
-  for (const NodeGroup& group : cluster.groups)
-    if (host_rates(group.node).copy_bytes_per_s <= 0)
-      return faults.push_back({.pointer = "/offload",
-                               .message = "no PCIe bandwidth is stated of " + group.node.gpu.name,
-                               .hint = "\"pcie_bandwidth\" of the GPU"});
-}
 
 /// The smallest memory of each stage's GPUs.
 std::vector<double> stage_capacities(const Plan& plan, const Cluster& cluster) {
@@ -111,6 +71,7 @@ class Evaluation {
     if (!outcome_.fits && !options_.simulate_when_too_big) return std::move(outcome_);
     simulate_step();
     compare_shares();
+    compare_layers();
     fill_rates();
     return std::move(outcome_);
   }
@@ -127,8 +88,8 @@ class Evaluation {
     take_up_framework();
     outcome_.plan = resolve(outcome_.plan, cluster_.gpu_count());
     outcome_.faults = plan_faults(outcome_.plan, model_, workload_, cluster_.gpu_count());
-    add_precision_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
-    add_host_link_fault(outcome_.plan, cluster_.spec(), outcome_.faults);
+    add_hardware_faults(outcome_.plan, cluster_.spec(), outcome_.faults);
+    outcome_.notes = framework_notes(outcome_.plan);
     if (!outcome_.faults.empty()) return false;
 
     share_batch();
@@ -215,13 +176,25 @@ class Evaluation {
   }
 
   /// Shares of the batch by speed: by what prices and the cluster say of it or, where shares are
-  /// dealt out again during the run, by what is measured then.
+  /// dealt out again during the run, by what is measured then. What they are compared with is kept:
+  /// even shares, and of measured ones those by stated speed.
   void share_batch() {
     Plan& plan = outcome_.plan;
     const bool by_speed = plan.batch_split == BatchSplit::BySpeed;
     const bool measured = plan.rebalance_every > 0;
-    if (!plan.replica_micro_batches.empty() || plan.dp == 1 || !(by_speed || measured)) return;
+    if (plan.dp == 1) return;
     const std::int64_t count = workload_.global_batch / plan.micro_batch;
+    Plan even = plan;
+    even.batch_split = BatchSplit::Even;
+    even.rebalance_every = 0;
+    even.replica_micro_batches.clear();
+    const bool can_be_even = count % plan.dp == 0;
+    if (!plan.replica_micro_batches.empty()) {
+      way_of_shares_ = "given";
+      if (can_be_even) others_.push_back({"even", even});
+      return;
+    }
+    if (!by_speed && !measured) return;
     const auto shares = [&](const Spread& spread) {
       std::vector<ReplicaPace> paces;
       for (const std::vector<double>& stages :
@@ -229,53 +202,76 @@ class Evaluation {
         paces.push_back(replica_pace(stages, plan));
       return batch_shares(paces, count);
     };
-    const Spread stated{0, 1};
-    Plan before = plan;
-    before.batch_split = BatchSplit::Even;
-    before.rebalance_every = 0;
-    if (by_speed && measured) before.replica_micro_batches = shares(stated);
-    if (!before.replica_micro_batches.empty() || count % plan.dp == 0) before_ = std::move(before);
-    plan.replica_micro_batches = shares(measured ? options_.lowering.spread : stated);
+    Plan stated = even;
+    stated.replica_micro_batches = shares(Spread{0, 1});
+    if (can_be_even) others_.push_back({"even", even});
+    if (measured) others_.push_back({"by stated speed", stated});
+    if (by_speed && measured)
+      before_ = others_.size() - 1;
+    else if (can_be_even)
+      before_ = 0;
+    way_of_shares_ = measured ? "by measured speed" : "by stated speed";
+    plan.replica_micro_batches =
+        measured ? shares(options_.lowering.spread) : stated.replica_micro_batches;
   }
 
-  std::string share_text(const Plan& plan) const {
-    const std::vector<int>& shares = plan.replica_micro_batches;
-    if (shares.empty())
-      return fmt::format("{} micro-batches each", micro_batches(plan, workload_.global_batch));
-    const auto [least, most] = std::minmax_element(shares.begin(), shares.end());
-    return *least == *most ? fmt::format("{} micro-batches each", *least)
-                           : fmt::format("{} to {} micro-batches", *least, *most);
-  }
-
-  /// What uneven shares gain over those before.
-  void compare_shares() {
-    if (!before_) return;
+  /// The step of another way to share out the same work; 0 where it cannot be.
+  double step_with(const Plan& plan) const {
     EvaluationOptions options = options_;
     options.keep_timeline = false;
-    const PlanOutcome before = Evaluation(model_, workload_, cluster_, options).run(*before_);
-    const double before_s = before.metrics.step_time_s, after_s = outcome_.metrics.step_time_s;
-    if (!before.faults.empty() || before_s <= 0) return;
-    const int every = outcome_.plan.rebalance_every;
-    std::string text = fmt::format(
-        "replicas have {} by their {} speed: a step takes {:.4g} s, and {:.4g} s with {} ({:+.1f} "
-        "%)",
-        share_text(outcome_.plan), every > 0 ? "measured" : "stated", after_s, before_s,
-        share_text(*before_), 100 * (before_s / after_s - 1));
-    if (every > 0) text += fmt::format(", as in the first {} steps", every);
-    const double steps = workload_.tokens / (double(workload_.global_batch) * workload_.seq_len);
-    if (every > 0 && steps > every)
-      text += fmt::format("; {:.4g} s on average of the run's {:.0f} steps",
-                          after_s + (before_s - after_s) * every / steps, steps);
-    outcome_.assumptions.push_back(std::move(text));
+    options.compare_balance = false;
+    const PlanOutcome other = Evaluation(model_, workload_, cluster_, options).run(plan);
+    return other.faults.empty() ? other.metrics.step_time_s : 0;
+  }
+
+  /// What uneven shares of the batch gain over others.
+  void compare_shares() {
+    if (others_.empty() || !options_.compare_balance) return;
+    BalanceComparison comparison{"micro-batches of replicas", {}};
+    double before_s = 0;
+    for (std::size_t i = 0; i < others_.size(); ++i) {
+      const double step_s = step_with(others_[i].second);
+      if (step_s <= 0) continue;
+      comparison.ways.push_back({others_[i].first, step_s, false});
+      if (i == before_) before_s = step_s;
+    }
+    const double after_s = outcome_.metrics.step_time_s;
+    comparison.ways.push_back({way_of_shares_, after_s, true});
+    if (before_s > 0) say_shares(before_s, after_s, comparison);
+    if (comparison.ways.size() > 1) outcome_.balance.push_back(std::move(comparison));
     if (outcome_.plan.updates.weighting == Weighting::Even)
       outcome_.assumptions.emplace_back(
           "gradients of replicas count alike, so that samples of those with fewer count more");
+  }
+
+  void say_shares(double before_s, double after_s, BalanceComparison& comparison) {
+    const UnevenShares shares{outcome_.plan, others_[before_].second, after_s, before_s};
+    outcome_.assumptions.push_back(shares_sentence(shares, workload_));
+    const double steps = steps_of_run(workload_);
+    if (outcome_.plan.rebalance_every > 0 && steps > outcome_.plan.rebalance_every)
+      comparison.ways.push_back({fmt::format("mean of the run's {:.0f} steps", steps),
+                                 mean_step_s(shares, steps), false});
+  }
+
+  /// What the exact split of layers gains over the even one.
+  void compare_layers() {
+    if (!balances_layers_ || !options_.compare_balance) return;
+    Plan even = outcome_.plan;
+    even.layer_split.clear();
+    even.batch_split = BatchSplit::Even;
+    even.rebalance_every = 0;
+    const double even_s = step_with(even);
+    if (even_s <= 0) return;
+    outcome_.balance.push_back({"layers of stages",
+                                {{"as even as whole numbers allow", even_s, false},
+                                 {"balanced", outcome_.metrics.step_time_s, true}}});
   }
 
   void balance_layers() {
     const SplitProblem problem =
         split_problem(model_, outcome_.plan, workload_, cluster_, cost_models());
     outcome_.plan.layer_split = balanced_split(problem);
+    balances_layers_ = true;
     outcome_.plan.balanced_split = false;
   }
 
@@ -436,7 +432,12 @@ class Evaluation {
   std::vector<std::string> framework_sentences_;
   PlanOutcome outcome_;
   Schedule schedule_;
-  std::optional<Plan> before_;  ///< with the shares of the batch that uneven ones are compared with
+  /// Other ways to share out the batch, that the plan's is compared with, and which of them comes
+  /// before the first rebalancing.
+  std::vector<std::pair<std::string, Plan>> others_;
+  std::size_t before_ = static_cast<std::size_t>(-1);
+  std::string way_of_shares_;
+  bool balances_layers_ = false;
   std::vector<std::unique_ptr<CostModel>> owned_models_;
   std::vector<std::unique_ptr<EvidenceLog>> logs_;  ///< one a cost model
   std::vector<const CostModel*> cost_models_;

@@ -7,6 +7,7 @@
 #include "plan/plan.h"
 #include "plan/timeline.h"
 #include "plan/workload.h"
+#include "planner/balance.h"
 #include "planner/evidence.h"
 #include "planner/framework.h"
 #include "sim/metrics.h"
@@ -21,6 +22,7 @@ struct EvaluationOptions {
   LoweringOptions lowering;
   bool keep_timeline = false;
   bool simulate_when_too_big = true;       ///< also time plans that do not fit in memory
+  bool compare_balance = true;             ///< also time what balanced shares are compared with
   FrameworkCosts framework;                ///< what a step takes beside its kernels
   bool calibrated = false;                 ///< factors and interval are of the user's own runs
   std::vector<std::string> profile_files;  ///< profile/1: price the GPUs whose id they have
@@ -70,6 +72,9 @@ struct PlanOutcome {
   double evidence_share[kCostSourceCount] = {};  ///< compute time by CostSource
   PriceEvidence prices;                          ///< how sure the compute time is
   ExpectedError expected_error;                  ///< of the step time
+  std::vector<BalanceComparison> balance;        ///< where the plan balances something
+  std::vector<std::string>
+      notes;  ///< what its framework does not do, and is simulated all the same
   std::vector<std::string> assumptions;
   PhaseTimes phases;
 };

@@ -111,19 +111,19 @@ void transfer(Archive& archive, Plan& value) {
   auto& [name, dp, tp, cp, pp, ep, tensor_rows, context, context_balanced, experts, virtual_stages,
          micro_batch, schedule, zero, shard, prefetch, reshard_after_forward,
          reduce_every_micro_batch, sequence_parallel, vocabulary_parallel, recompute,
-         recompute_layers, recompute_operators, offload, attention, precision, fp8,
-         gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split,
+         recompute_layers, recompute_operators, offload, attention, precision, fp8, store,
+         gradient_precision, moment_precision, dropout, bucket_bytes, overlap, updates, batch_split,
          replica_micro_batches, rebalance_every, stage_placement, rank_order, layer_split,
          embedding_slot, loss_slot, balanced_split, schedule_group, actions, framework, stated] =
       value;
   transfer_all(archive, name, dp, tp, cp, pp, ep, tensor_rows, context, context_balanced, experts,
                virtual_stages, micro_batch, schedule, zero, shard, prefetch, reshard_after_forward,
                reduce_every_micro_batch, sequence_parallel, vocabulary_parallel, recompute,
-               recompute_layers, recompute_operators, offload, attention, precision, fp8,
-               gradient_precision, dropout, bucket_bytes, overlap, updates, batch_split,
-               replica_micro_batches, rebalance_every, stage_placement, rank_order, layer_split,
-               embedding_slot, loss_slot, balanced_split, schedule_group, actions, framework,
-               stated);
+               recompute_layers, recompute_operators, offload, attention, precision, fp8, store,
+               gradient_precision, moment_precision, dropout, bucket_bytes, overlap, updates,
+               batch_split, replica_micro_batches, rebalance_every, stage_placement, rank_order,
+               layer_split, embedding_slot, loss_slot, balanced_split, schedule_group, actions,
+               framework, stated);
 }
 
 template <class Archive>
@@ -145,13 +145,26 @@ void transfer(Archive& archive, ExpectedError& value) {
 }
 
 template <class Archive>
+void transfer(Archive& archive, BalanceWay& value) {
+  auto& [name, step_time, is_used] = value;
+  transfer_all(archive, name, step_time, is_used);
+}
+
+template <class Archive>
+void transfer(Archive& archive, BalanceComparison& value) {
+  auto& [what, ways] = value;
+  transfer_all(archive, what, ways);
+}
+
+template <class Archive>
 void transfer(Archive& archive, PlanOutcome& value) {
   auto& [plan, faults, fits, metrics, stages, devices, links, used_links, timeline, updates_per_s,
          mean_staleness, tokens_per_s, mfu, hfu, model_flops, executed_flops, peak_flops,
-         evidence_share, prices, expected_error, assumptions, phases] = value;
+         evidence_share, prices, expected_error, balance, notes, assumptions, phases] = value;
   transfer_all(archive, plan, faults, fits, metrics, stages, devices, links, used_links, timeline,
                updates_per_s, mean_staleness, tokens_per_s, mfu, hfu, model_flops, executed_flops,
-               peak_flops, evidence_share, prices, expected_error, assumptions, phases);
+               peak_flops, evidence_share, prices, expected_error, balance, notes, assumptions,
+               phases);
 }
 
 template <class Archive, class T>

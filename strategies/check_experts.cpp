@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
+
 #include "plan/mixture.h"
 #include "strategies/expert_groups.h"
 
@@ -113,11 +115,12 @@ class ExpertChecker {
               size, plan_.cp),
           "an ep that is a multiple of cp, or divides it");
     if (plan_.ep == 1) return;
-    if (plan_.shard > 0)
+    if (plan_.shard > 0 && plan_.shard * plan_.cp % size != 0)
       add("/shard",
-          "experts are sharded over all ranks with copies of them, and cannot be so over a part of "
-          "the data ranks",
-          "without \"shard\"");
+          fmt::format("{} ranks hold all experts of a layer together, and {} ranks that share one "
+                      "set of shards are not a whole number of such groups",
+                      size, plan_.shard * plan_.cp),
+          fmt::format("a shard that is a multiple of {}", size / std::gcd(size, plan_.cp)));
     if (plan_.overlap.experts && plan_.schedule != ScheduleKind::DualPipe)
       add("/overlap/experts",
           "dispatch and combine go beside the work of another micro-batch only where a schedule "

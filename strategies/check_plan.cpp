@@ -32,6 +32,7 @@ class PlanChecker {
     check_supported();
     check_recompute();
     check_fp8();
+    check_store();
     check_offload();
     check_updates();
     check_ranks();
@@ -214,6 +215,22 @@ class PlanChecker {
                                         plan_.fp8.bf16_ends, model_.layers, model_.name));
   }
 
+  void check_store() {
+    if (plan_.store == ActivationStore()) return;
+    const bool all_recompute = plan_.recompute_layers < 0;
+    if (all_recompute &&
+        (plan_.recompute == Recompute::Full || plan_.recompute == Recompute::Operators))
+      add("/activation_store",
+          "layers that are repeated from what they keep of products do not keep these activations",
+          "\"recompute\": \"none\" or \"selective\"");
+    const auto& parts = plan_.recompute_operators;
+    const bool repeats_ffn = std::find(parts.begin(), parts.end(), "ffn") != parts.end();
+    if (plan_.store.ffn_activation != StoredAs::Computed && repeats_ffn && all_recompute)
+      add("/activation_store/ffn_activation",
+          "a feed-forward block that is repeated keeps no input of its activation function",
+          "\"recompute_operators\" with ffn-activation instead of ffn");
+  }
+
   void check_ranks() {
     const auto too_large = [&](const char* pointer, const char* group, int size) {
       if (size > gpus_)
@@ -284,6 +301,9 @@ class PlanChecker {
                                       model_.hidden, model_.name));
     refuse(is_latent(model_), "/tensor_rows",
            "the products of latent attention into its narrow layers have no such cut",
+           "\"tensor_rows\": 1");
+    refuse(model_.mtp_layers > 0, "/tensor_rows",
+           "the product of a module that predicts a further token has no such cut",
            "\"tensor_rows\": 1");
     refuse(model_.experts.count > 0, "/tensor_rows",
            "experts lie on one tensor rank or on all, not on blocks of them", "\"tensor_rows\": 1");

@@ -31,6 +31,12 @@ inline int expert_copies(const Plan& plan) {
   return plan.dp * plan.cp / ranks_with_all_experts(plan);
 }
 
+/// Of these, the ones that share out gradients, states or weights of the experts: with HSDP those
+/// inside one set of shards, which holds all experts a whole number of times.
+inline int expert_sharing_copies(const Plan& plan) {
+  return shard_ranks(plan) * plan.cp / ranks_with_all_experts(plan);
+}
+
 /// What one rank's rows put on the network, as multiples of the rows it sends.
 struct ExpertTraffic {
   double network = 0;  ///< leaves the node, and as much arrives

@@ -10,6 +10,7 @@
 #include "plan/rank_map.h"
 #include "strategies/attention_load.h"
 #include "strategies/collective_flows.h"
+#include "strategies/pair_split.h"
 #include "strategies/replica_classes.h"
 #include "strategies/stage_program.h"
 #include "strategies/tensor_grid.h"
@@ -40,6 +41,11 @@ class Splitter {
 
   int pieces() const { return pieces_; }
   int layers() const { return layers_; }
+  /// A stage holds the k-th piece and the k-th from the end.
+  bool has_pairs() const {
+    const bool is_vee = problem_.placement == Placement::Vee && problem_.chunks == 2;
+    return is_vee || (problem_.placement == Placement::BothWays && pieces_ % 2 == 0);
+  }
   bool one_piece_a_stage() const { return pieces_ == problem_.stages && problem_.chunks == 1; }
   bool equal_layers() const {
     const auto [least, most] =
@@ -235,8 +241,20 @@ std::vector<int> balanced_split(const SplitProblem& problem) {
   ensure(problem.most_layers.empty() ||
              static_cast<int>(problem.most_layers.size()) == splitter.pieces(),
          "a limit for every piece, or none");
-  if (splitter.one_piece_a_stage() || !splitter.equal_layers()) return split_by_piece(splitter);
-  return split_by_share(splitter);
+  if (splitter.one_piece_a_stage()) return split_by_piece(splitter);
+  if (splitter.equal_layers()) return split_by_share(splitter);
+  const std::vector<int> by_piece = split_by_piece(splitter);
+  if (by_piece.empty() || !splitter.has_pairs() || splitter.layers() > kMostPairedLayers)
+    return by_piece;
+  return pair_split({.pieces = splitter.pieces(),
+                     .layers = splitter.layers(),
+                     .seconds =
+                         [&](int piece, int begin, int end) {
+                           return splitter.piece_pace(piece) * splitter.piece_s(piece, begin, end);
+                         },
+                     .fewest = [&](int piece) { return splitter.fewest(piece); },
+                     .most = [&](int piece) { return splitter.most(piece); },
+                     .bound_s = slowest_stage_s(problem, by_piece) / splitter.visits()});
 }
 
 double slowest_stage_s(const SplitProblem& problem, const std::vector<int>& split) {

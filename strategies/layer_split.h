@@ -28,8 +28,9 @@ struct SplitProblem {
 /// (least sum of squares). Only the first and the last piece may have no layer. Empty where the
 /// limits leave no split.
 /// One piece a stage: dynamic programming, O(pieces · layers²). Several: exact for layers that
-/// take equal time (the next layer goes where the stage ends earliest); for others the slowest
-/// piece, not the slowest sum of pieces, is the smallest possible.
+/// take equal time (the next layer goes where the stage ends earliest), and for any layers on a vee
+/// or both ways (pair_split.h, up to kMostPairedLayers); for others the slowest piece, not the
+/// slowest sum of pieces, is the smallest possible.
 std::vector<int> balanced_split(const SplitProblem& problem);
 
 /// The times of the slowest stage under a split.

@@ -157,6 +157,7 @@ ChunkExtent Lowering::extent_of(int chunk) const {
   extent.has_embedding = chunk == 0;
   extent.has_head = chunk == last_chunk();
   extent.head_has_table = !in_.model.tied_embeddings || !ends_meet(in_.schedule);
+  extent.mtp_has_table = mtp_has_table(in_.model, in_.schedule);
   return extent;
 }
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "kernels/expert_load.h"
 #include "strategies/lowering.h"
 
 namespace rehearse {
@@ -67,6 +68,44 @@ void Lowering::state_data_assumptions() {
                       : "updated parameters are gathered before the next step begins");
 }
 
+/// What a plan keeps in fewer bits, and what a model predicts beside the next token.
+void Lowering::state_arithmetic() {
+  auto& say = out_.assumptions;
+  const int modules = in_.model.mtp_layers;
+  if (modules > 0)
+    say.push_back(fmt::format(
+        "{} behind the last layer predict{} further tokens, with a loss each{}",
+        modules == 1 ? "a module" : fmt::format("{} modules", modules), modules == 1 ? "s" : "",
+        mtp_has_table(in_.model, in_.schedule)
+            ? "; the last stage keeps a copy of the embedding, and sums its gradients with the "
+              "first"
+            : ", and use the embedding and the head of their stage"));
+  if (const double capacity = plan_.experts.capacity;
+      capacity > 0 && plan_.ep > 1 && in_.model.experts.leading_dense < in_.model.layers) {
+    const Experts& experts = in_.model.experts;
+    const double dropped = dropped_share(experts.count, plan_.ep, experts.leading_dense,
+                                         in_.model.layers, in_.workload.routing, capacity);
+    say.push_back(fmt::format(
+        "expert ranks take {:.3g} times the mean of tokens at most and drop {:.2g} % of "
+        "them{}; FLOPs of the model count dropped ones",
+        capacity, 100 * dropped, plan_.experts.pad ? ", filling up with zeros" : ""));
+  }
+  if (plan_.moment_precision != Precision::Fp32)
+    say.push_back(fmt::format("Adam's moments take {} bytes each, master weights 4",
+                              bytes_of(plan_.moment_precision)));
+  const auto stored = [&](StoredAs store, const char* what) {
+    if (store != StoredAs::Computed)
+      say.push_back(fmt::format("{} wait for the backward in {} with a scale for 128 elements",
+                                what, store == StoredAs::Fp8 ? "fp8" : "12 bits (E5M6)"));
+  };
+  stored(plan_.store.ffn_activation, "inputs of activation functions");
+  stored(plan_.store.attention_result, "results of attention");
+  if (plan_.precision == Precision::Fp8 && plan_.fp8.scaling == Fp8Scaling::Block)
+    say.push_back(
+        "fp8 products have a scale for 1×128 of activations and 128×128 of weights, at the rate "
+        "measured with DeepGEMM on H800; what was kept is scaled anew for weight gradients");
+}
+
 void Lowering::state_assumptions() {
   auto& say = out_.assumptions;
   const auto& costs = in_.cost_models;
@@ -92,6 +131,7 @@ void Lowering::state_assumptions() {
                                         : "the last has the most to do"));
   if (in_.model.tied_embeddings && !ends_meet(in_.schedule))
     say.push_back("first and last stage each keep the tied embedding and sum its gradients");
+  state_arithmetic();
   if (plan_.tensor_rows > 1)
     say.push_back(fmt::format(
         "weights lie in blocks over {} rows and {} columns of tensor ranks, neighbours in a row; "

@@ -136,30 +136,62 @@ double Lowering::expert_bucket_size(int stage, int chunk, int bucket) const {
       .bucket_expert_parameters[static_cast<std::size_t>(bucket)];
 }
 
-/// Every size-th data and context rank has copies of the same experts. Each team has the ranks of
-/// the replicas at one place among those that fill groups together; folded, all go together.
+/// Inside a set of shards (without HSDP: all data ranks) every size-th data and context rank has
+/// copies of the same experts, and they share them out. Each team has the ranks of the replicas at
+/// one place among those that fill groups together; folded, all go together.
 std::vector<DataTeam> Lowering::expert_data_teams(int stage, int t) const {
   std::vector<DataTeam> teams;
-  if (plan_.ep == 1 || expert_copies(plan_) == 1) return teams;
+  if (plan_.ep == 1 || expert_sharing_copies(plan_) == 1) return teams;
   const int size = ranks_with_all_experts(plan_), places = replicas_with_all_experts(plan_);
-  for (int place = 0; place < places; ++place) {
+  const int replicas = shard_ranks(plan_), ranks = sharing_ranks();
+  for (int shards = 0; shards < plan_.dp / replicas; ++shards)
+    for (int place = 0; place < places; ++place) {
+      if (teams.empty() || options_.fidelity != Fidelity::Folded) teams.emplace_back();
+      DataTeam& team = teams.back();
+      for (int replica = place; replica < replicas; replica += places)
+        add_class(team, shards * replicas + replica);
+      for (int context = 0; context < std::min(size, plan_.cp); ++context) {
+        std::vector<DataRank> group;
+        for (int rank = place * plan_.cp + context; rank < ranks; rank += size)
+          group.push_back({shards * replicas + rank / plan_.cp, rank % plan_.cp});
+        team.ranks.push_back(std::move(group));
+      }
+    }
+  finish_teams(stage, t, "copies of experts", teams);
+  return teams;
+}
+
+/// HSDP: ranks at the same place of each set of shards sum what each of them has of the experts.
+std::vector<DataTeam> Lowering::expert_replica_teams(int stage, int t) const {
+  std::vector<DataTeam> teams;
+  const int replicas = shard_ranks(plan_);
+  if (plan_.ep == 1 || replicas == plan_.dp) return teams;
+  for (int place = 0; place < replicas; ++place) {
     if (teams.empty() || options_.fidelity != Fidelity::Folded) teams.emplace_back();
     DataTeam& team = teams.back();
-    for (int replica = place; replica < plan_.dp; replica += places) {
-      const int c = classes_.class_of[static_cast<std::size_t>(replica)];
-      if (std::find(team.classes.begin(), team.classes.end(), c) == team.classes.end())
-        team.classes.push_back(c);
-    }
-    for (int context = 0; context < std::min(size, plan_.cp); ++context) {
+    for (int replica = place; replica < plan_.dp; replica += replicas) add_class(team, replica);
+    for (int context = 0; context < plan_.cp; ++context) {
       std::vector<DataRank> group;
-      for (int rank = place * plan_.cp + context; rank < data_ranks(); rank += size)
-        group.push_back({rank / plan_.cp, rank % plan_.cp});
+      for (int replica = place; replica < plan_.dp; replica += replicas)
+        group.push_back({replica, context});
       team.ranks.push_back(std::move(group));
     }
   }
+  finish_teams(stage, t, "sets of experts", teams);
+  return teams;
+}
+
+void Lowering::add_class(DataTeam& team, int replica) const {
+  const int c = classes_.class_of[static_cast<std::size_t>(replica)];
+  if (std::find(team.classes.begin(), team.classes.end(), c) == team.classes.end())
+    team.classes.push_back(c);
+}
+
+void Lowering::finish_teams(int stage, int t, const char* name,
+                            std::vector<DataTeam>& teams) const {
   for (std::size_t i = 0; i < teams.size(); ++i) {
     DataTeam& team = teams[i];
-    team.name = "copies of experts " + std::to_string(i) + " " + std::to_string(stage) + " " +
+    team.name = std::string(name) + " " + std::to_string(i) + " " + std::to_string(stage) + " " +
                 std::to_string(t);
     team.gpus = gpus_of(stage, tensor_members(t).front(), team.ranks.front());
     team.is_local = is_local(cluster_, team.gpus);
@@ -168,7 +200,6 @@ std::vector<DataTeam> Lowering::expert_data_teams(int stage, int t) const {
         team.devices.push_back(units_[static_cast<std::size_t>(c * plan_.pp + stage)].first_device +
                                d);
   }
-  return teams;
 }
 
 /// Follows the reduction of a bucket's other gradients on the same stream.
@@ -197,25 +228,29 @@ void Lowering::reduce_expert_gradients(int stage, int t, int chunk, int bucket,
 }
 
 /// ZeRO-2, 3: of one visit of a layer, after the other gradients; `reduced` by replica class.
-void Lowering::scatter_expert_gradients(int stage, int t, std::size_t visit_index,
-                                        std::vector<DataTeam>& teams,
-                                        std::map<int, std::int32_t>& reduced) {
+void Lowering::reduce_expert_shards(int stage, int t, std::size_t visit_index, ExpertTeams& experts,
+                                    std::map<int, std::int32_t>& reduced) {
   const BucketVisit visit = unit(0, stage).visits[visit_index];
-  const double parameters = expert_bucket_size(stage, visit.chunk, visit.bucket);
-  if (parameters <= 0) return;
-  for (DataTeam& team : teams) {
-    const std::int32_t id = add_team_collective(
-        stage, t, team,
-        {CollectiveKind::ReduceScatter, CommKind::Data, Stream::Data, parameters * gradient_bytes(),
-         "gradient reduce-scatter", plan_.overlap.gradients});
-    for (const int c : team.classes) {
-      for (const int d : lane(t))
-        edges_.add(unit(c, stage).visits[visit_index].last[static_cast<std::size_t>(d)], id);
-      if (const auto before = reduced.find(c); before != reduced.end())
-        edges_.add(before->second, id);
-      reduced[c] = last_replica_reduction_[{stage, t, c}] = team.tail;
+  const double bytes = expert_bucket_size(stage, visit.chunk, visit.bucket) * gradient_bytes();
+  if (bytes <= 0) return;
+  const auto reduce = [&](std::vector<DataTeam>& teams, CollectiveKind kind, double size,
+                          const char* label) {
+    for (DataTeam& team : teams) {
+      const std::int32_t id = add_team_collective(
+          stage, t, team,
+          {kind, CommKind::Data, Stream::Data, size, label, plan_.overlap.gradients});
+      for (const int c : team.classes) {
+        for (const int d : lane(t))
+          edges_.add(unit(c, stage).visits[visit_index].last[static_cast<std::size_t>(d)], id);
+        if (const auto before = reduced.find(c); before != reduced.end())
+          edges_.add(before->second, id);
+        reduced[c] = last_replica_reduction_[{stage, t, c}] = team.tail;
+      }
     }
-  }
+  };
+  reduce(experts.sharing, CollectiveKind::ReduceScatter, bytes, "gradient reduce-scatter");
+  reduce(experts.replicas, CollectiveKind::AllReduce, bytes / expert_sharing_copies(plan_),
+         "gradient all-reduce");
 }
 
 }  // namespace rehearse

@@ -201,10 +201,8 @@ std::int32_t Lowering::add_host_norm(StageUnit& u, int d) {
 /// bucket, so that the three run beside each other. The device waits for the last weights.
 std::int32_t Lowering::add_host_update(StageUnit& u, int d, std::int32_t after) {
   const HostRates rates = host_rates_of(u);
-  // Master weights and two moments are read and written, the gradient read, the copy for the
-  // layers written (see optimizer_operators).
-  const double copy = plan_.precision == Precision::Fp32 ? 0 : 2;
-  const double traffic = gradient_bytes() + 24 + copy;
+  const double traffic =
+      adam_traffic_bytes(plan_.precision, plan_.gradient_precision, plan_.moment_precision);
   const double shares = plan_.zero > 0 ? sharing_ranks() : 1;
   std::int32_t last = after;
   for (const auto& [chunk, bucket] : u.bucket_order) {

@@ -44,8 +44,7 @@ void Lowering::emit_shard_gathers(int stage, int t, DataTeam& team, bool experts
 /// Gradients of each layer, reduced over the shards and, with HSDP, what is left over the
 /// replicas of each shard; one after the other on the data stream.
 void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
-                                     std::vector<DataTeam>& replicas,
-                                     std::vector<DataTeam>& of_experts) {
+                                     std::vector<DataTeam>& replicas, ExpertTeams& of_experts) {
   const std::vector<BucketVisit> visits = unit(shards.front().classes.front(), stage).visits;
   for (std::size_t i = 0; i < visits.size(); ++i) {
     const BucketVisit& visit = visits[i];
@@ -79,7 +78,7 @@ void Lowering::emit_shard_reductions(int stage, int t, std::vector<DataTeam>& sh
         reduced[c] = last_replica_reduction_[{stage, t, c}] = team.tail;
       }
     }
-    scatter_expert_gradients(stage, t, i, of_experts, reduced);
+    reduce_expert_shards(stage, t, i, of_experts, reduced);
     for (const auto& [c, task] : reduced) {
       StageUnit& u = unit(c, stage);
       for (const int d : lane(t)) {
@@ -101,10 +100,10 @@ void Lowering::emit_sharded_traffic() {
       std::vector<DataTeam> shards = data_teams(stage, t, size, false);
       std::vector<DataTeam> replicas;
       if (size < plan_.dp) replicas = data_teams(stage, t, plan_.dp / size, true);
-      std::vector<DataTeam> of_experts = expert_data_teams(stage, t);
+      ExpertTeams of_experts{expert_data_teams(stage, t), expert_replica_teams(stage, t)};
       if (plan_.zero == 3) {
         for (DataTeam& team : shards) emit_shard_gathers(stage, t, team, false);
-        for (DataTeam& team : of_experts) emit_shard_gathers(stage, t, team, true);
+        for (DataTeam& team : of_experts.sharing) emit_shard_gathers(stage, t, team, true);
       }
       emit_shard_reductions(stage, t, shards, replicas, of_experts);
     }

@@ -166,11 +166,11 @@ void Lowering::emit_copy_reductions() {
                          owned_parameters(unit(0, stage)) * gradient_bytes(),
                          "mirrored gradient all-reduce");
     }
-  } else if (in_.model.tied_embeddings && !ends_meet(in_.schedule)) {
+  } else if ((in_.model.tied_embeddings || in_.model.mtp_layers > 0) && !ends_meet(in_.schedule)) {
     // The table alone: learned positions lie on the first stage only.
-    const double table =
-        head_parameters_per_rank(shape_, true) - head_parameters_per_rank(shape_, false);
-    add_copy_reduction(0, plan_.pp - 1, table * gradient_bytes(), "tied embedding all-reduce");
+    add_copy_reduction(
+        0, plan_.pp - 1, table_parameters_per_rank(shape_) * gradient_bytes(),
+        in_.model.tied_embeddings ? "tied embedding all-reduce" : "shared embedding all-reduce");
   }
 }
 
@@ -248,8 +248,8 @@ std::vector<SegmentItem> Lowering::optimizer_items(const StageUnit& u, bool norm
   const double parameters = stage_parameters(u), owned = owned_parameters(u);
   const CostModel& costs = *in_.cost_models[static_cast<std::size_t>(kinds_[u.kind].group)];
   std::vector<SegmentItem> items;
-  for (const Operator& op :
-       optimizer_operators(parameters, owned, plan_.precision, plan_.gradient_precision)) {
+  for (const Operator& op : optimizer_operators(parameters, owned, plan_.precision,
+                                                plan_.gradient_precision, plan_.moment_precision)) {
     if ((op.name == OperatorName::GradientNorm) != norm) continue;
     if (op.name == OperatorName::GradientNorm && plan_.offload.gradients) continue;
     if (op.name == OperatorName::Adam && (plan_.offload.optimizer || has_servers())) continue;
@@ -419,7 +419,11 @@ void Lowering::emit_parameter_gathers() {
       }
       std::vector<DataTeam> of_experts = expert_data_teams(stage, t);
       for (DataTeam& team : of_experts) {
-        team.tail = teams.front().tail;
+        const auto meets = [&](const DataTeam& other) {
+          return std::find(other.classes.begin(), other.classes.end(), team.classes.front()) !=
+                 other.classes.end();
+        };
+        team.tail = std::find_if(teams.begin(), teams.end(), meets)->tail;
         gather_parameters(stage, t, team, true);
         teams.push_back(team);
       }

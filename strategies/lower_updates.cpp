@@ -101,8 +101,8 @@ std::int32_t Lowering::add_server_work(const DataTeam& team, const char* label, 
 void Lowering::emit_server_round(int stage, int t, const DataTeam& team) {
   const bool together = plan_.updates.synchrony == Synchrony::Synchronous;
   const double rate = server_bytes_per_s() * plan_.updates.servers;  // of all of them
-  const double copy = plan_.precision == Precision::Fp32 ? 0 : 2;
-  const double adam_traffic = gradient_bytes() + 24 + copy;  // see optimizer_operators
+  const double adam_traffic =
+      adam_traffic_bytes(plan_.precision, plan_.gradient_precision, plan_.moment_precision);
   const auto chain = [this](std::int32_t& tail, std::int32_t task) {
     if (tail >= 0) edges_.add(tail, task);
     tail = task;

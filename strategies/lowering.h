@@ -221,6 +221,7 @@ class Lowering {
                                                  int stage) const;
   void add_totals();
   void state_assumptions();
+  void state_arithmetic();
   void state_data_assumptions();
 
   // lower_actions.cpp: what each stage computes
@@ -267,6 +268,9 @@ class Lowering {
   void add_expert_collective(StageUnit& unit, const ActionAt& at, const Piece& piece);
   double expert_bucket_size(int stage, int chunk, int bucket) const;
   std::vector<DataTeam> expert_data_teams(int stage, int t) const;
+  std::vector<DataTeam> expert_replica_teams(int stage, int t) const;
+  void add_class(DataTeam& team, int replica) const;
+  void finish_teams(int stage, int t, const char* name, std::vector<DataTeam>& teams) const;
 
   // lower_step_end.cpp: gradients, optimizer, parameters
   void emit_gradient_reductions();
@@ -290,8 +294,12 @@ class Lowering {
     bool overlaps;
   };
   std::int32_t add_team_collective(int stage, int t, DataTeam& team, const TeamCall& call);
-  void scatter_expert_gradients(int stage, int t, std::size_t visit_index,
-                                std::vector<DataTeam>& teams, std::map<int, std::int32_t>& reduced);
+  /// Who shares out experts, and with HSDP who sums what each then has.
+  struct ExpertTeams {
+    std::vector<DataTeam> sharing, replicas;
+  };
+  void reduce_expert_shards(int stage, int t, std::size_t visit_index, ExpertTeams& experts,
+                            std::map<int, std::int32_t>& reduced);
   void reduce_expert_gradients(int stage, int t, int chunk, int bucket,
                                std::vector<DataTeam>& teams, const TeamCall& like);
   /// Parameters of a bucket that all data ranks have copies of.
@@ -339,7 +347,7 @@ class Lowering {
   /// Devices of a class at a stage that hold the t-th part of the weights.
   std::vector<int> lane(int t) const;
   void emit_shard_reductions(int stage, int t, std::vector<DataTeam>& shards,
-                             std::vector<DataTeam>& replicas, std::vector<DataTeam>& of_experts);
+                             std::vector<DataTeam>& replicas, ExpertTeams& of_experts);
   void wrap_gathers();
   double parameter_bytes() const;
   /// What a gather of a bucket's weights moves: of experts that fewer ranks have copies of, or of

@@ -1,6 +1,6 @@
 // Peak memory of each stage, from three sources:
 //   states       ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054): weights, gradients, and for
-//                Adam a master copy and two moments in fp32; ZeRO-1 shards the latter over data
+//                Adam a master copy in fp32 and two moments; ZeRO-1 shards the latter over data
 //                ranks. With fp32 gradients 18 bytes a parameter, sharded 6 + 12/N, as
 //                Megatron-LM's theoretical_memory_usage.py counts. ZeRO-2 and 3 shard gradients
 //                and weights too, and hold whole ones of the layers at work.
@@ -22,7 +22,7 @@
 namespace rehearse {
 namespace {
 
-constexpr double kMasterBytes = 4, kMomentBytes = 4;
+constexpr double kMasterBytes = 4;
 
 double sum(const std::vector<SavedTensor>& tensors) {
   double bytes = 0;
@@ -181,7 +181,7 @@ class MemoryModel {
   /// Of a stage. fp32 weights are their own master copy.
   double optimizer_bytes(int stage) const {
     const double master = plan_.precision == Precision::Fp32 ? 0 : kMasterBytes;
-    return (master + 2 * kMomentBytes) * owned_parameters(stage);
+    return (master + 2 * bytes_of(plan_.moment_precision)) * owned_parameters(stage);
   }
   /// Parameters whose optimizer state a rank holds: of experts, only ranks with copies share.
   double owned_parameters(int stage) const {
@@ -193,7 +193,8 @@ class MemoryModel {
   double host_bytes(int stage, const std::vector<Action>& actions) const {
     const double owned = owned_parameters(stage);
     double bytes = 0;
-    if (plan_.offload.optimizer) bytes += (kMasterBytes + 2 * kMomentBytes) * owned;
+    if (plan_.offload.optimizer)
+      bytes += (kMasterBytes + 2 * bytes_of(plan_.moment_precision)) * owned;
     if (plan_.offload.gradients) bytes += bytes_of(plan_.gradient_precision) * owned;
     if (plan_.offload.activations > 0) {
       std::vector<ChunkBytes> layers(static_cast<std::size_t>(schedule_.chunks));
@@ -215,9 +216,9 @@ class MemoryModel {
     const double parameters = stage_parameters(stage);
     if (shards == 1 || plan_.ep == 1) return parameters / shards;
     const double experts = sum_over_layers(stage, expert_parameters_per_rank);
-    return (parameters - experts) / shards + experts / expert_copies(plan_);
+    return (parameters - experts) / shards + experts / expert_sharing_copies(plan_);
   }
-  bool has_lone_experts() const { return plan_.ep > 1 && expert_copies(plan_) == 1; }
+  bool has_lone_experts() const { return plan_.ep > 1 && expert_sharing_copies(plan_) == 1; }
   double weight_shards() const { return plan_.zero >= 3 ? sharing_ranks(plan_) : 1; }
   /// Gradients are kept in shards where each micro-batch's are reduced at once.
   double gradient_shards() const {
@@ -281,36 +282,56 @@ class MemoryModel {
   }
   int layer_count(int stage) const {
     int count = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk) count += layers_of(stage, chunk);
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
+      count += layers_of(stage, chunk) + modules_of(stage, chunk);
     return count;
   }
 
-  /// Layers of a chunk, each with its own shape.
+  /// Modules that predict further tokens; each has a layer.
+  int modules_of(int stage, int chunk) const {
+    return is_last(stage, chunk) ? shape_.model.mtp_layers : 0;
+  }
+  /// Layers of a chunk, each with its own shape; those of modules come behind them.
   template <class Visit>
   void for_each_layer(int stage, int chunk, Visit visit) const {
     const int piece = piece_of(schedule_, stage, chunk);
     const int first = std::accumulate(layers_.begin(), layers_.begin() + piece, 0);
     for (int i = 0; i < layers_of(stage, chunk); ++i) visit(shape_of_layer(shape_, first + i, i));
   }
+  template <class Visit>
+  void for_each_module(int stage, int chunk, Visit visit) const {
+    for (int module = 0; module < modules_of(stage, chunk); ++module)
+      visit(mtp_layer_shape(shape_, module));
+  }
   /// What `of` says of each layer of a stage: its sum and its largest.
   double sum_over_layers(int stage, double (*of)(const LayerShape&)) const {
     double total = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
-      for_each_layer(stage, chunk, [&](const LayerShape& layer) { total += of(layer); });
+    const auto add = [&](const LayerShape& layer) { total += of(layer); };
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk) {
+      for_each_layer(stage, chunk, add);
+      for_each_module(stage, chunk, add);
+    }
     return total;
   }
   double largest_over_layers(int stage, double (*of)(const LayerShape&)) const {
     double largest = 0;
-    for (int chunk = 0; chunk < schedule_.chunks; ++chunk)
-      for_each_layer(stage, chunk,
-                     [&](const LayerShape& layer) { largest = std::max(largest, of(layer)); });
+    const auto compare = [&](const LayerShape& layer) { largest = std::max(largest, of(layer)); };
+    for (int chunk = 0; chunk < schedule_.chunks; ++chunk) {
+      for_each_layer(stage, chunk, compare);
+      for_each_module(stage, chunk, compare);
+    }
     return largest;
   }
 
   double stage_parameters(int stage) const {
     double count = sum_over_layers(stage, layer_parameters_per_rank);
     if (holds_first(stage)) count += embedding_parameters_per_rank(shape_);
-    if (holds_last(stage)) count += head_parameters_per_rank(shape_, head_has_table());
+    if (!holds_last(stage)) return count;
+    count += head_parameters_per_rank(shape_, head_has_table());
+    for (int module = 0; module < shape_.model.mtp_layers; ++module)  // its layer is counted above
+      count += mtp_parameters_per_rank(shape_, module) -
+               layer_parameters_per_rank(mtp_layer_shape(shape_, module));
+    if (mtp_has_table(shape_.model, schedule_)) count += table_parameters_per_rank(shape_);
     return count;
   }
 
@@ -319,15 +340,23 @@ class MemoryModel {
     std::vector<ChunkBytes> all;
     for (int c = 0; c < schedule_.chunks; ++c) {
       ChunkBytes chunk;
-      for_each_layer(stage, c, [&](const LayerShape& layer) {
-        chunk.saved += share * saved_bytes(layer);
+      const auto add = [&](const LayerShape& layer, double on_device) {
+        chunk.saved += on_device * saved_bytes(layer);
         chunk.kept_for_weights += layer_kept_for_weights_bytes(layer);
         chunk.workspace = std::max(chunk.workspace, layer_backward_workspace_bytes(layer));
-      });
+      };
+      for_each_layer(stage, c, [&](const LayerShape& layer) { add(layer, share); });
+      for_each_module(stage, c, [&](const LayerShape& layer) { add(layer, 1); });
       if (is_first(stage, c)) chunk.saved += sum(embedding_saved_tensors(shape_));
       if (is_last(stage, c)) {
-        chunk.head_saved = sum(head_saved_tensors(shape_));
-        chunk.head_kept_for_weights = head_kept_for_weights_bytes(shape_);
+        // Every module that predicts a further token has a loss of its own.
+        const double losses = 1.0 + modules_of(stage, c);
+        chunk.head_saved = losses * sum(head_saved_tensors(shape_));
+        chunk.head_kept_for_weights = losses * head_kept_for_weights_bytes(shape_);
+        for (int module = 0; module < modules_of(stage, c); ++module) {
+          chunk.saved += sum(mtp_saved_tensors(shape_, module));
+          chunk.kept_for_weights += mtp_kept_for_weights_bytes(shape_);
+        }
         chunk.head_workspace = head_workspace_bytes(shape_);
       }
       all.push_back(chunk);

@@ -21,6 +21,13 @@ double layer_kept_for_weights_bytes(const LayerShape& shape) {
   return byte * (attention + feed_forward);
 }
 
+double mtp_kept_for_weights_bytes(const LayerShape& shape) {
+  const LayerWidths at(shape);
+  constexpr double kStreams = 3;  // two that go in, and the gradient of the one that comes out
+  return kStreams * at.element_bytes * static_cast<double>(at.split_tokens) *
+         static_cast<double>(at.hidden);
+}
+
 double head_kept_for_weights_bytes(const LayerShape& shape) {
   const LayerWidths at(shape);
   return at.element_bytes * (static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden) +

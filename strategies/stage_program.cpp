@@ -115,6 +115,18 @@ const StageProgrammer::Variant& StageProgrammer::variant(const LayerShape& shape
   return variants_.back();
 }
 
+const StageProgrammer::Variant& StageProgrammer::mtp_module(int module) const {
+  for (int next = static_cast<int>(mtp_modules_.size()); next <= module; ++next) {
+    const LayerShape layer = mtp_layer_shape(shape_, next);
+    mtp_modules_.push_back({layer.recompute, layer.precision, layer.model.experts.count,
+                            layer.expert_load, price_all(mtp_forward(shape_, next), "forward"),
+                            price_all(mtp_backward(shape_, next), "backward"),
+                            mtp_parameters_per_rank(shape_, next),
+                            expert_parameters_per_rank(layer), fp8_parameters_per_rank(layer)});
+  }
+  return mtp_modules_[static_cast<std::size_t>(module)];
+}
+
 ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_parameters) const {
   struct Unit {
     const Priced *forward, *backward;
@@ -136,6 +148,13 @@ ChunkProgram StageProgrammer::chunk(const ChunkExtent& extent, double bucket_par
   if (extent.has_head)
     units.push_back({&head_forward_, &head_backward_, -1,
                      head_parameters_per_rank(shape_, extent.head_has_table)});
+  for (int module = 0; extent.has_head && module < shape_.model.mtp_layers; ++module) {
+    const Variant& kind = mtp_module(module);
+    const double table =
+        module == 0 && extent.mtp_has_table ? table_parameters_per_rank(shape_) : 0;
+    units.push_back({&kind.forward, &kind.backward, -1, kind.parameters + table,
+                     kind.expert_parameters, kind.fp8_parameters});
+  }
 
   ChunkProgram program;
   double open = 0;  // parameters of the bucket being filled

@@ -49,6 +49,8 @@ struct ChunkExtent {
   std::int32_t first_layer = 0, layer_count = 0;
   bool has_embedding = false, has_head = false;
   bool head_has_table = true;  ///< false: tied to an embedding in the same chunk
+  /// Modules that predict further tokens look them up in a copy of the embedding's table.
+  bool mtp_has_table = false;
 };
 
 /// Names in the timeline, each once.
@@ -93,6 +95,8 @@ class StageProgrammer {
   };
   Priced price_all(const std::vector<LayerItem>& items, const char* suffix) const;
   const Variant& variant(const LayerShape& shape) const;
+  /// The `module`-th of those that predict further tokens, priced when first asked for.
+  const Variant& mtp_module(int module) const;
 
   const CostModel& costs_;
   CollectiveSeconds collective_seconds_;
@@ -100,6 +104,7 @@ class StageProgrammer {
   double heaviest_load_;
   LayerShape shape_;
   mutable std::deque<Variant> variants_;  ///< priced when first asked for; references stay valid
+  mutable std::deque<Variant> mtp_modules_;
   Priced embedding_forward_, embedding_backward_;
   Priced head_forward_, head_backward_;
 };

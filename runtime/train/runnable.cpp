@@ -23,6 +23,8 @@ void model_reasons(const PlanFile& file, Reasons& reasons) {
   const int tp = file.plan.tp;
   reasons.unless(model.experts.count == 0, "model: mixtures of experts are not trained yet");
   reasons.unless(model.latent.kv_rank == 0, "model: latent attention is not trained yet");
+  reasons.unless(model.mtp_layers == 0,
+                 "model/mtp_layers: modules that predict further tokens are not trained yet");
   reasons.unless(model.window == 0 || model.window >= file.workload.seq_len,
                  "model: attention in a sliding window is not trained yet");
   reasons.unless(model.heads % tp == 0 && model.kv_heads % tp == 0,
@@ -77,6 +79,10 @@ void arithmetic_reasons(const PlanFile& file, Reasons& reasons) {
                  "plan/precision: fp32 and bf16 are trained");
   reasons.unless(plan.gradient_precision == Precision::Fp32,
                  "plan/gradient_precision: gradients are fp32 in a real run");
+  reasons.unless(plan.moment_precision == Precision::Fp32,
+                 "plan/moment_precision: Adam's moments are fp32 in a real run");
+  reasons.unless(plan.store == ActivationStore{},
+                 "plan/activation_store: activations are kept as they are in a real run");
   reasons.unless(plan.dropout == 0, "plan/dropout: there is none in a real run");
   reasons.unless(plan.attention == AttentionKernel::Flash,
                  "plan/attention: flash attention is what is trained");

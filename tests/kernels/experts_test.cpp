@@ -57,6 +57,8 @@ TEST_CASE("the products of a mixture's layers make the FLOPs that its model coun
   double forward = 0;
   for (int layer = 0; layer < shape.model.layers; ++layer)
     forward += flops(layer_forward(shape_of_layer(shape, layer, 0)));
+  for (int module = 0; module < shape.model.mtp_layers; ++module)
+    forward += flops(layer_forward(mtp_layer_shape(shape, module)));
   const double counted =
       recomputation_flops(shape.model, kTokens, 4096, AttentionCount::CausalHalf);
   CHECK(forward == Approx(counted).epsilon(1e-12));
@@ -128,6 +130,20 @@ TEST_CASE("the busiest rank bounds a layer, and a capacity bounds the busiest ra
   CHECK(exchanged(layer_forward(busy)).front() == 1.5 * exchanged(layer_forward(even)).front());
   const double experts = 2 * kTokens * 2 * 3 * 4096 * 14336;
   CHECK(flops(layer_forward(busy)) - flops(layer_forward(even)) == Approx(0.5 * experts));
+}
+
+TEST_CASE("what ranks drop is what comes beyond their capacity") {
+  const Routing even{.imbalance = 1}, uneven{.imbalance = 1.5}, all{.imbalance = 8};
+  CHECK(dropped_share(64, 8, 0, 32, even, 1.0) == 0);
+  CHECK(dropped_share(64, 8, 0, 32, even, 0.75) == Approx(0.25));
+  CHECK(dropped_share(64, 8, 0, 32, all, 2.0) == Approx(1 - 2.0 / 8));
+  // Between: none at a capacity that the busiest of all layers keeps, else less than an eighth of
+  // the excess of the busiest where that is the only one.
+  CHECK(dropped_share(64, 8, 0, 32, uneven, 8.0) == 0);
+  const double some = dropped_share(64, 8, 0, 32, uneven, 1.25);
+  CHECK(some > (1.5 - 1.25) / 8 - 1e-12);
+  CHECK(some < 0.25);
+  CHECK(some < dropped_share(64, 8, 0, 32, uneven, 1.1));
 }
 
 TEST_CASE("ranks hold all parameters of a mixture between them") {

@@ -1,11 +1,13 @@
 // Errors against published tables, where their folder exists (REHEARSE_DATA_DIR; beside the
 // source otherwise).
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <sstream>
 #include <string>
 
 #include "kernels/attention_time.h"
@@ -102,4 +104,46 @@ TEST_CASE("products left out of a fit are predicted as well as its profile says"
             << "\n";
   CHECK(left_out.count > 1000);
   CHECK(left_out.mean() < 0.06);
+}
+
+TEST_CASE("products with scales for blocks take what DeepGEMM measured on an H800") {
+  const std::string path = data_directory() + "/ops/deepgemm_h800_fp8.csv";
+  std::ifstream file(path);
+  if (!file) {
+    std::cout << "SKIPPED: the folder of outside measurements is not there\n";
+    return;
+  }
+  Profile profile = profile_of("h100-sxm-80gb");
+  // Rates are of bursts, without the kernels that scale: those of an H100, whose H800 is as fast.
+  const auto costs = profile_cost_model(profile, profile.device, ClockRegime::Burst);
+  Mean all, large;
+  double bias = 0;
+  std::string line;
+  std::getline(file, line);  // kind,groups,m,n,k,tflops,GBps
+  while (std::getline(file, line)) {
+    std::replace(line.begin(), line.end(), ',', ' ');
+    std::istringstream row(line);
+    std::string kind;
+    std::int64_t groups = 0, m = 0, n = 0, k = 0;
+    double tflops = 0;
+    REQUIRE(row >> kind >> groups >> m >> n >> k >> tflops);
+    Operator op = gemm(OperatorName::FfnUp, Pass::Forward, Precision::Fp8, m, n, k);
+    op.batch = groups;
+    op.flops *= static_cast<double>(groups);
+    op.bytes *= static_cast<double>(groups);
+    op.block_scaled = true;
+    const double measured_s = op.flops / (tflops * 1e12);
+    const double predicted_s = costs->cost(op).seconds;
+    all.add(predicted_s, measured_s);
+    if (m * groups < 4096) continue;
+    large.add(predicted_s, measured_s);
+    bias += std::log(predicted_s / measured_s);
+  }
+  std::cout << "block-scaled products: " << 100 * large.mean() << " % of " << large.count
+            << " large ones, bias " << 100 * bias / large.count << " %, " << 100 * all.mean()
+            << " % of " << all.count << "\n";
+  REQUIRE(large.count == 10);
+  CHECK(all.mean() < 0.12);
+  CHECK(large.mean() < 0.12);
+  CHECK(std::abs(bias / large.count) < 0.02);
 }

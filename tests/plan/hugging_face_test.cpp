@@ -121,7 +121,7 @@ bool same_shape(const Model& a, const Model& b) {
          a.vocab == b.vocab && a.activation == b.activation && a.norm == b.norm &&
          a.positions == b.positions && a.tied_embeddings == b.tied_embeddings &&
          a.linear_bias == b.linear_bias && a.qkv_bias == b.qkv_bias && a.experts == b.experts &&
-         a.latent == b.latent;
+         a.latent == b.latent && a.mtp_layers == b.mtp_layers;
 }
 
 }  // namespace

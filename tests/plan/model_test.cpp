@@ -77,7 +77,9 @@ const Published kPublished[] = {
 TEST_CASE("the parameters of every catalogue model are the published ones") {
   for (const Published& row : kPublished) {
     CAPTURE(row.name, row.source);
-    const auto counted = static_cast<double>(count_parameters(known(row.name)).total());
+    const ParameterCount parts = count_parameters(known(row.name));
+    // Modules that predict further tokens are published apart from the model.
+    const auto counted = static_cast<double>(parts.total() - parts.mtp);
     CAPTURE(counted);
     if (row.half_digit == 0) {
       CHECK(counted == row.parameters);
@@ -143,7 +145,8 @@ TEST_CASE("training FLOPs of Llama 3 405B are those of its paper") {
 
 TEST_CASE("a token of a mixture passes the published number of parameters") {
   const auto active = [](const char* name) {
-    return static_cast<double>(active_parameters(known(name)).total());
+    const ParameterCount parts = active_parameters(known(name));
+    return static_cast<double>(parts.total() - parts.mtp);
   };
   // As printed: half a digit of rounding and 1 %.
   CHECK(std::abs(active("mixtral-8x7b") - 12.9e9) <= 0.05e9 + 0.129e9);  // arXiv 2401.04088
@@ -174,10 +177,37 @@ TEST_CASE("leading dense layers have no experts") {
 TEST_CASE("training FLOPs of DeepSeek's mixtures are those of their hardware paper") {
   // Zhao et al. 2025 (arXiv 2505.09343), table 2: FLOPs a token at 4,096 tokens, causal.
   const auto of = [](const char* name) {
-    return training_flops(known(name), 1, 4096, AttentionCount::CausalHalf);
+    Model model = known(name);
+    model.mtp_layers = 0;  // left out of the table
+    return training_flops(model, 1, 4096, AttentionCount::CausalHalf);
   };
   CHECK(of("deepseek-v2") == Approx(155e9).epsilon(0.01));
   CHECK(of("deepseek-v3") == Approx(250e9).epsilon(0.01));
+}
+
+TEST_CASE("DeepSeek-V3's module for a second token has its published parameters and FLOPs") {
+  // README_WEIGHTS.md of deepseek-ai/DeepSeek-V3: 11.5 B of its own; with the embedding and the
+  // head that it shares, the 14 B of the published weights beside the model's 671 B.
+  const Model& model = known("deepseek-v3");
+  CHECK(model.mtp_layers == 1);
+  const ParameterCount parts = count_parameters(model);
+  const double own = static_cast<double>(parts.mtp);
+  CHECK(own == Approx(11.5e9).epsilon(0.01));
+  CHECK(own + static_cast<double>(parts.embedding + parts.head) == Approx(13.5e9).epsilon(0.01));
+  const std::int64_t h = model.hidden;
+  CHECK(parts.mtp == layer_parameters(model) + 2 * h * h + 3 * h);
+  // One layer of experts, a product of 2h to h, and the head, three times forward.
+  Model without = model, longer = model;
+  without.mtp_layers = 0;
+  longer.layers += 1;
+  longer.mtp_layers = 0;
+  const auto flops = [](const Model& of) {
+    return training_flops(of, 1, 4096, AttentionCount::CausalHalf);
+  };
+  const double layer = flops(longer) - flops(without);
+  const double width = model.hidden;
+  const double product = 3 * 2.0 * 2 * width * width, head = 3 * 2.0 * width * model.vocab;
+  CHECK(flops(model) - flops(without) == Approx(layer + product + head).epsilon(1e-12));
 }
 
 TEST_CASE("the vocabulary is padded so that tensor ranks share it evenly") {

@@ -275,6 +275,12 @@ TEST_CASE("shares by speed and by measured speed are told with what they gain") 
   CHECK(by_speed.plan.replica_micro_batches.size() == 16);
   CHECK(said(by_speed).find("by their stated speed") != std::string::npos);
   CHECK(said(by_speed).find("16 micro-batches each") != std::string::npos);
+  // The same in figures: the even way is the plan without shares, to the last bit.
+  REQUIRE(by_speed.balance.size() == 1);
+  REQUIRE(by_speed.balance[0].ways.size() == 2);
+  CHECK(by_speed.balance[0].ways[0].step_time_s == even.metrics.step_time_s);
+  CHECK(by_speed.balance[0].ways[1].step_time_s == by_speed.metrics.step_time_s);
+  CHECK(by_speed.balance[0].ways[1].is_used);
 
   // Measured shares find out what nobody stated, after the first steps.
   plan.batch_split = BatchSplit::Even;
@@ -284,4 +290,43 @@ TEST_CASE("shares by speed and by measured speed are told with what they gain") 
   CHECK(measured.metrics.step_time_s == Approx(by_speed.metrics.step_time_s).epsilon(1e-9));
   CHECK(said(measured).find("as in the first 100 steps") != std::string::npos);
   CHECK(said(measured).find("of the run's 1000 steps") != std::string::npos);
+  REQUIRE(measured.balance.size() == 1);
+  const std::vector<BalanceWay>& ways = measured.balance[0].ways;
+  REQUIRE(ways.size() == 4);  // even, by stated speed, the plan's, and the mean of the run
+  CHECK(ways[1].step_time_s == by_speed.metrics.step_time_s);
+  CHECK(ways[2].is_used);
+  CHECK(ways[3].step_time_s ==
+        Approx(0.9 * ways[2].step_time_s + 0.1 * ways[0].step_time_s).epsilon(1e-12));
+}
+
+TEST_CASE("a balanced split of layers is told with what it gains over the even one") {
+  const Cluster cluster = dgx_cluster(2, 1);
+  Model model = *find_model("gpt3-1.3b");
+  model.layers = 18;
+  Plan plan;
+  plan.tp = 2;
+  plan.pp = 4;
+  const Workload workload{.global_batch = 64};
+  const PlanOutcome even = evaluate(model, workload, cluster, plan, {});
+  CHECK(even.balance.empty());
+  plan.balanced_split = true;
+  const PlanOutcome balanced = evaluate(model, workload, cluster, plan, {});
+  REQUIRE(balanced.balance.size() == 1);
+  CHECK(balanced.balance[0].ways[0].step_time_s == even.metrics.step_time_s);
+  CHECK(balanced.balance[0].ways[1].step_time_s == balanced.metrics.step_time_s);
+  CHECK(balanced.metrics.step_time_s <= even.metrics.step_time_s);
+}
+
+TEST_CASE("fp8 that tensor cores scale by 32 needs a GPU that has them") {
+  Plan plan;
+  plan.tp = 8;
+  plan.precision = Precision::Fp8;
+  plan.fp8.scaling = Fp8Scaling::Mx;
+  const Workload workload{.global_batch = 8};
+  const PlanOutcome hopper =
+      evaluate(*find_model("llama3-8b"), workload, dgx_cluster(1, 1), plan, {});
+  REQUIRE(hopper.faults.size() == 1);
+  CHECK(hopper.faults[0].pointer == "/fp8/scaling");
+  plan.fp8.scaling = Fp8Scaling::Block;
+  CHECK(evaluate(*find_model("llama3-8b"), workload, dgx_cluster(1, 1), plan, {}).faults.empty());
 }

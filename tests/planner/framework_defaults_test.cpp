@@ -6,6 +6,7 @@
 #include "plan/model_catalogue.h"
 #include "plan/noun_tables.h"
 #include "planner/evaluate.h"
+#include "planner/framework_notes.h"
 #include "tests/catch.h"
 
 using namespace rehearse;
@@ -170,4 +171,38 @@ TEST_CASE("an fp8 plan of Megatron-LM holds the weights of fp8 products in fp8 a
   CHECK(fp8 > 0);
   CHECK(part(megatron, "fp8 weights") == Approx(fp8));
   CHECK(part(megatron, "weights") == Approx(part(plain, "weights") - fp8));
+}
+
+TEST_CASE("what a framework does not do is simulated with a note, and physics alone refuses") {
+  const auto notes = [](Framework framework, const Plan& like) {
+    Plan plan = like;
+    plan.framework = framework;
+    return framework_notes(plan);
+  };
+  Plan sharded;
+  sharded.dp = 4;
+  sharded.pp = 2;
+  sharded.zero = 3;
+  CHECK(notes(Framework::Generic, sharded).empty());
+  CHECK(notes(Framework::Torchtitan, sharded).empty());
+  for (const Framework framework : {Framework::Megatron, Framework::MegatronDeepspeed,
+                                    Framework::LlmFoundryFsdp, Framework::Nanotron}) {
+    CAPTURE(static_cast<int>(framework));
+    REQUIRE(notes(framework, sharded).size() == 1);
+    CHECK(notes(framework, sharded)[0].find("it is simulated as if it did") != std::string::npos);
+  }
+  Plan usual;
+  usual.dp = usual.tp = 2;
+  usual.pp = 2;
+  for (const Framework framework : {Framework::Megatron, Framework::MegatronDeepspeed,
+                                    Framework::Torchtitan, Framework::Nanotron})
+    CHECK(notes(framework, usual).empty());
+  usual.schedule = ScheduleKind::ZbH2;
+  for (const Framework framework : {Framework::Megatron, Framework::MegatronDeepspeed,
+                                    Framework::Torchtitan, Framework::Nanotron})
+    CHECK(notes(framework, usual).size() == 1);
+  usual.schedule = ScheduleKind::OneFOneB;
+  usual.store.ffn_activation = StoredAs::Fp8;
+  CHECK(notes(Framework::Megatron, usual).empty());
+  CHECK(notes(Framework::Nanotron, usual).size() == 1);
 }

@@ -32,6 +32,7 @@ PlanOutcome sample() {
   outcome.evidence_share[3] = 1;
   outcome.prices = {0.1, 0.02, {{"adam", CostSource::Scaled, 0.3}}};
   outcome.expected_error = {0.25, "published runs"};
+  outcome.balance = {{"layers of stages", {{"even", 2, false}, {"balanced", 1.5, true}}}};
   return outcome;
 }
 
@@ -51,6 +52,7 @@ TEST_CASE("an outcome comes out of its bytes as it went in") {
   CHECK(back.assumptions[1].size() == 3);
   CHECK(back.prices.weakest[0].name == "adam");
   CHECK(back.expected_error.source == "published runs");
+  CHECK(back.balance[0].ways[1].is_used);
   CHECK(pack_outcome(back) == bytes);
 }
 

@@ -302,6 +302,52 @@ TEST_CASE("memory of sharded experts: a share of the copies, whole where there i
             Approx(2 * (common_parameters(model) / 16 + experts / copies + table)).epsilon(0.001));
 }
 
+TEST_CASE("sets of shards hold all experts, and sum what each holds with the others") {
+  const FlatCosts costs;
+  const int ep = GENERATE(2, 4);
+  const int zero = GENERATE(2, 3);
+  CAPTURE(ep, zero);
+  const Cluster cluster = build(dgx_spec(2));
+  Question question = question_of(small_mixture(4), 2, ep);
+  question.plan.zero = zero;
+  question.plan.shard = 4;
+  question.plan.reshard_after_forward = false;
+  const Simulated run = simulate_plan(question, cluster, costs);
+  const double experts = 4 * 8.0 / ep * kExpertParameters, copies = 4.0 / ep;
+  const double common = common_parameters(question.model), micro_batches = 2;
+  const DeviceMetrics& rank = run.of(Rank{0});
+  // Reduced and scattered in a set of four (experts where it has copies), the shards then reduced
+  // among four sets.
+  CHECK(of_kind(rank.bytes, CommKind::Data) ==
+        Approx(micro_batches * 4 *
+               (common + (copies > 1 ? experts : 0) + common / 4 + experts / copies)));
+  const double gathers = zero == 3 ? micro_batches : 1;
+  const double embedding = (51200.0 + 1024) * 1024;
+  CHECK(of_kind(rank.bytes, CommKind::Parameter) ==
+        Approx(gathers * 2 * (common / 4 + (copies > 1 ? experts / copies : 0)) -
+               (gathers - 1) * 2 * embedding / 4));
+  // Folded as in full.
+  question.lowering.fidelity = Fidelity::Full;
+  const Simulated full = simulate_plan(question, cluster, costs);
+  CHECK(run.metrics.step_time_s == Approx(full.metrics.step_time_s).epsilon(1e-9));
+  // Memory: a quarter of what all have, of experts a share of the set's copies.
+  const StageMemory memory = stage_memory(question.model, question.plan, question.workload,
+                                          make_schedule(question.plan.schedule, 1, 1, 2))
+                                 .front();
+  for (const MemoryPart& part : memory.parts)
+    if (part.name == "optimizer") CHECK(part.bytes == Approx(12 * (common / 4 + experts / copies)));
+}
+
+TEST_CASE("one set of shards over all data ranks is none") {
+  const FlatCosts costs;
+  const Cluster cluster = build(dgx_spec(2));
+  Question question = question_of(small_mixture(4), 2, 4);
+  question.plan.zero = 3;
+  const double without_s = simulate_plan(question, cluster, costs).metrics.step_time_s;
+  question.plan.shard = question.plan.dp;
+  CHECK(simulate_plan(question, cluster, costs).metrics.step_time_s == without_s);
+}
+
 TEST_CASE("groups of experts fill context ranks before data ranks") {
   const FlatCosts costs;
   const int ep = GENERATE(2, 4, 8);
@@ -347,7 +393,11 @@ TEST_CASE("what cannot be said of experts is refused with its reason") {
   plan.ep = 2;
   plan.zero = 3;
   plan.shard = 4;
-  CHECK(faults_of(plan, mixture, 8).find("/shard: ") != std::string::npos);
+  CHECK(faults_of(plan, mixture, 8).empty());
+  plan.ep = 4;
+  plan.shard = 2;
+  CHECK(faults_of(plan, mixture, 8).find("/shard: 4 ranks hold all experts of a layer together") !=
+        std::string::npos);
   plan = {};
   plan.ep = 4;
   plan.cp = 3;

@@ -87,6 +87,42 @@ TEST_CASE("The balanced split is the best of all splits") {
   }
 }
 
+TEST_CASE("Unequal layers on a vee or both ways balance the sums of a stage's pieces") {
+  std::mt19937 random(7);
+  const auto draw = [&](int low, int high) {
+    return std::uniform_int_distribution<int>(low, high)(random);
+  };
+  int better = 0;
+  for (int round = 0; round < 200; ++round) {
+    SplitProblem problem;
+    const bool vee = round % 2 == 0;
+    problem.placement = vee ? Placement::Vee : Placement::BothWays;
+    problem.stages = vee ? draw(1, 3) : 2 * draw(1, 2);
+    problem.chunks = 2;
+    const int pieces = vee ? 2 * problem.stages : problem.stages;
+    const int layers = draw(pieces, 9);
+    for (int i = 0; i < layers; ++i) problem.layer_s.push_back(0.1 * draw(1, 30));
+    problem.embedding_s = 0.1 * draw(0, 30);
+    problem.head_s = 0.1 * draw(0, 50);
+    if (draw(0, 1) == 1)
+      for (int s = 0; s < problem.stages; ++s) problem.stage_pace.push_back(0.5 * draw(1, 4));
+    if (draw(0, 3) == 0)
+      problem.most_layers.assign(static_cast<std::size_t>(pieces), draw(1, layers));
+    CAPTURE(round, vee, problem.stages, layers, problem.embedding_s, problem.head_s);
+    const double best_s = brute_force_s(problem, pieces);
+    const std::vector<int> split = balanced_split(problem);
+    if (best_s < 0) {
+      CHECK(split.empty());
+      continue;
+    }
+    REQUIRE(static_cast<int>(split.size()) == pieces);
+    CHECK(sum(split) == layers);
+    CHECK(slowest_stage_s(problem, split) == Approx(best_s).epsilon(1e-9));
+    better += best_s > 0;
+  }
+  CHECK(better > 100);
+}
+
 TEST_CASE("A split keeps to the layers that fit, or says that none does") {
   SplitProblem problem;
   problem.stages = 3;
