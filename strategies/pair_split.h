@@ -18,9 +18,9 @@ struct PairSplit {
 inline constexpr int kMostPairedLayers = 160;
 
 /// Layers of each piece such that the slowest pair is as fast as it can be, and of the splits that
-/// are as good the one with the most even pieces (least sum of squares). Exact: dynamic programming from the
-/// outside inwards over both borders of what is left, O(pieces · layers⁴ / 48) without the bound.
-/// Empty where the limits leave no split. REQUIRES: layers ≤ kMostPairedLayers.
+/// are as good the one with the most even pieces (least sum of squares). Exact: dynamic programming
+/// from the outside inwards over both borders of what is left, O(pieces · layers⁴ / 48) without the
+/// bound. Empty where the limits leave no split. REQUIRES: layers ≤ kMostPairedLayers.
 std::vector<int> pair_split(const PairSplit& problem);
 
 }  // namespace rehearse

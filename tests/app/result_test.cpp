@@ -88,3 +88,10 @@ TEST_CASE("a plan's summary names what it is made of") {
   CHECK(plan_summary(plan) ==
         "tp 8 · pp 4×2 · dp 2 · 1f1b · micro-batch 1 · ZeRO-1 · recompute none · bf16");
 }
+
+TEST_CASE("the gain of a way to share out work is how many more steps it makes than the first") {
+  const BalanceComparison comparison{"layers of stages",
+                                     {{"even", 3, false}, {"balanced", 2, true}}};
+  CHECK(balance_gain(comparison, comparison.ways[0]) == 0);
+  CHECK(balance_gain(comparison, comparison.ways[1]) == Approx(0.5));
+}

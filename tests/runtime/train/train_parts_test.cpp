@@ -147,6 +147,15 @@ TEST_CASE("a plan that cannot be trained says why with its field") {
   CHECK(reasons[0].rfind("plan/tp: 4 heads and 2 key/value heads", 0) == 0);
   CHECK(reasons[1].rfind("plan/zero", 0) == 0);
   CHECK(reasons[2].rfind("plan/dropout", 0) == 0);
+  PlanFile fewer_bits = small_file();
+  fewer_bits.model.mtp_layers = 1;
+  fewer_bits.plan.moment_precision = Precision::Bf16;
+  fewer_bits.plan.store.ffn_activation = StoredAs::Fp8;
+  const std::vector<std::string> others = why_not_runnable(fewer_bits);
+  REQUIRE(others.size() == 3);
+  CHECK(others[0].rfind("model/mtp_layers", 0) == 0);
+  CHECK(others[1].rfind("plan/moment_precision", 0) == 0);
+  CHECK(others[2].rfind("plan/activation_store", 0) == 0);
 }
 
 TEST_CASE("the memory a run needs at least is no more than what it takes, and most of it") {
