@@ -217,16 +217,16 @@ void latent_tensors(const LayerShape& shape, const RepeatedParts& repeated,
     kept.push_back({"rotated key", byte * split * static_cast<double>(at.rope)});
   }
   const double result = result_elements(at);
-  const bool is_stored = shape.store.attention_result != StoredAs::Computed && uses_store(shape);
   if (!repeated.attention) {
     kept.push_back(
         {"attention log-sum-exp", kFp32Bytes * tokens * static_cast<double>(at.layer.heads)});
-    if (!is_stored && at.layer.fp8_output && shape.fp8.weight_gradient)
+    if (!is_stored(shape, shape.store.attention_result) && at.layer.fp8_output &&
+        shape.fp8.weight_gradient)
       kept.push_back({"attention result", byte * result});
   }
-  kept.push_back({"attention_output input",
-                  is_stored ? stored_bytes(shape.store.attention_result, byte) * result
-                            : (at.layer.fp8_output ? linear : byte) * result});
+  kept.push_back(
+      {"attention_output input", result * stored_bytes(shape, shape.store.attention_result,
+                                                       at.layer.fp8_output ? linear : byte)});
 }
 
 double latent_workspace_bytes(const LayerShape& shape) {

@@ -22,17 +22,16 @@ namespace rehearse {
 namespace {
 
 constexpr double kFp32Bytes = 4;
-/// A row of an fp8 dispatch has an fp32 scale for every 128 elements (DeepSeek-V3).
-constexpr double kFp8DispatchBytes = 1 + kFp32Bytes / 128;
-
 /// Rows travel to the experts in fp8: tokens are cast before they are copied to their rows.
 bool casts_before_dispatch(const LayerShape& shape) {
   return shape.precision == Precision::Fp8 && shape.fp8.gathers && shape.ep > 1;
 }
 
-/// Bytes of an element on its way to the experts, forward and backward.
+/// Bytes of an element on its way to the experts, forward and backward. A row of an fp8 dispatch
+/// has an fp32 scale for every 128 elements (DeepSeek-V3).
 double dispatched_bytes(const LayerShape& shape, const ExpertWidths& at) {
-  return casts_before_dispatch(shape) ? kFp8DispatchBytes : at.layer.element_bytes;
+  return casts_before_dispatch(shape) ? fp8_element_bytes(Fp8Scaling::Block)
+                                      : at.layer.element_bytes;
 }
 
 /// One of the two matrices of a rank's experts.
@@ -318,12 +317,10 @@ void experts_backward(const LayerShape& shape, ItemList& items) {
 void repeat_experts(const LayerShape& shape, const RepeatedParts& repeated, ItemList& items) {
   ItemList again;
   const ExpertWidths at(shape);
+  store_inputs(shape, at, Pass::InputGradient, items);
   if (repeated.ffn) {
     experts_forward(shape, again);
-  } else {
-    store_inputs(shape, at, Pass::InputGradient, items);
-  }
-  if (repeated.ffn_activation && !repeated.ffn) {
+  } else if (repeated.ffn_activation) {
     activation_pass(shape, at, Pass::Forward, again);
     if (at.shared > 0) shared_activation(shape, at, Pass::Forward, again);
     if (!transposes_later(shape))
@@ -409,7 +406,7 @@ void expert_tensors(const LayerShape& shape, const RepeatedParts& repeated,
   kept.push_back({"router probabilities", kFp32Bytes * at.tokens * shape.model.experts.count});
   kept.push_back({"expert_up input", linear * at.rows * hidden});
   kept.push_back({"routing weights", kFp32Bytes * at.rows});
-  const double inputs = uses_store(shape) ? stored_bytes(shape.store.ffn_activation, byte) : byte;
+  const double inputs = stored_bytes(shape, shape.store.ffn_activation, byte);
   if (!repeated.ffn)
     kept.push_back({"expert_activation input", inputs * at.rows * static_cast<double>(at.up)});
   if (!repeated.ffn && !repeated.ffn_activation)

@@ -22,10 +22,6 @@ double square_elements(const LayerShape& shape, const LayerWidths& at) {
          static_cast<double>(at.heads);
 }
 
-bool stores_result(const LayerShape& shape) {
-  return shape.store.attention_result != StoredAs::Computed && uses_store(shape);
-}
-
 /// What the core keeps beside q, k and v. Plain: softmax, and with dropout its mask and result.
 /// Flash: its own result and the log-sum-exp of each row.
 void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<SavedTensor>& kept) {
@@ -34,7 +30,8 @@ void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<Sa
                     kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.heads)});
     // In other precisions, or stored in fewer bits for both, the result is the output projection's
     // input, which is kept anyway.
-    if (!stores_result(shape) && at.fp8_output && shape.fp8.weight_gradient)
+    if (!is_stored(shape, shape.store.attention_result) && at.fp8_output &&
+        shape.fp8.weight_gradient)
       kept.push_back({"attention result", at.element_bytes * static_cast<double>(at.tokens) *
                                               static_cast<double>(at.query)});
     return;
@@ -50,13 +47,9 @@ void core_tensors(const LayerShape& shape, const LayerWidths& at, std::vector<Sa
 std::vector<SavedTensor> all_tensors(const LayerShape& shape, const RepeatedParts& repeated) {
   const LayerWidths at(shape);
   const double linear_bytes = at.kept_bytes;
-  const double output_bytes = stores_result(shape)
-                                  ? stored_bytes(shape.store.attention_result, at.element_bytes)
-                              : at.fp8_output ? at.kept_bytes
-                                              : at.element_bytes;
-  const double activation_bytes = uses_store(shape)
-                                      ? stored_bytes(shape.store.ffn_activation, at.element_bytes)
-                                      : at.element_bytes;
+  const double output_bytes = stored_bytes(shape, shape.store.attention_result,
+                                           at.fp8_output ? at.kept_bytes : at.element_bytes);
+  const double activation_bytes = stored_bytes(shape, shape.store.ffn_activation, at.element_bytes);
   const auto tokens = static_cast<double>(at.tokens);
   const auto whole = [&](std::int64_t width) { return tokens * static_cast<double>(width); };
   const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);

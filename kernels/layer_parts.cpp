@@ -104,30 +104,24 @@ LayerShape own_share(const LayerShape& shape) {
   return own;
 }
 
-double stored_bytes(StoredAs store, double computed_bytes) {
-  constexpr double kScaleBytes = 4.0 / 128;  // an fp32 scale for 128 elements
-  switch (store) {
-    case StoredAs::Computed:
-      return computed_bytes;
-    case StoredAs::Fp8:
-      return 1 + kScaleBytes;
-    case StoredAs::E5m6:
-      return 1.5 + kScaleBytes;
-  }
-  ensure(false, "every format of a store has a size");
-  return computed_bytes;
+bool is_stored(const LayerShape& shape, StoredAs store) {
+  const bool keeps = shape.recompute == Recompute::None || shape.recompute == Recompute::Selective;
+  return keeps && store != StoredAs::Computed;
 }
 
-bool uses_store(const LayerShape& shape) {
-  return shape.recompute == Recompute::None || shape.recompute == Recompute::Selective;
+double stored_bytes(const LayerShape& shape, StoredAs store, double computed_bytes) {
+  if (!is_stored(shape, store)) return computed_bytes;
+  constexpr double kMoreOfE5m6 = 0.5;  // 12 bits, with the same scales
+  return fp8_element_bytes(Fp8Scaling::Block) + (store == StoredAs::E5m6 ? kMoreOfE5m6 : 0);
 }
 
 void add_store(const LayerShape& shape, StoredAs store, double elements, Pass pass,
                ItemList& items) {
-  if (store == StoredAs::Computed || !uses_store(shape)) return;
+  if (!is_stored(shape, store)) return;
   const double computed = LayerWidths(shape).element_bytes;
   items.add(memory_operator(OperatorName::Cast, pass,
-                            (computed + stored_bytes(store, computed)) * elements, elements));
+                            (computed + stored_bytes(shape, store, computed)) * elements,
+                            elements));
 }
 
 void ItemList::add(const Operator& op) {

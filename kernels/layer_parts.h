@@ -106,13 +106,16 @@ bool transposes_later(const LayerShape& shape);
 /// A product as the plan's recipe scales it.
 Operator scaled_product(const LayerShape& shape, Operator op);
 
-/// Bytes of an element of a saved activation that would take `computed_bytes`.
-double stored_bytes(StoredAs store, double computed_bytes);
-/// Whether a layer of this shape keeps its activations as `ActivationStore` says.
-bool uses_store(const LayerShape& shape);
+/// Whether a layer of this shape keeps an activation in fewer bits where the plan says so.
+bool is_stored(const LayerShape& shape, StoredAs store);
+/// Bytes of an element of a saved activation that would take `computed_bytes` else.
+double stored_bytes(const LayerShape& shape, StoredAs store, double computed_bytes);
 /// Into fewer bits after the forward, back before the backward; nothing where it is kept as it is.
 void add_store(const LayerShape& shape, StoredAs store, double elements, Pass pass,
                ItemList& items);
+
+/// Tokens of the busiest expert rank of a layer with experts, as a multiple of the mean.
+double load_of_layer(const LayerShape& shape, int layer);
 
 /// The shape of one tensor rank with its own share of the tokens, for what is whole on each.
 LayerShape own_share(const LayerShape& shape);

@@ -3,10 +3,17 @@
 #include <algorithm>
 
 #include "kernels/expert_load.h"
-#include "kernels/layer.h"
+#include "kernels/layer_parts.h"
 #include "plan/mixture.h"
 
 namespace rehearse {
+
+double load_of_layer(const LayerShape& shape, int layer) {
+  if (shape.expert_deviation <= 0) return shape.expert_load;
+  const double load = busiest_share(shape.model.experts.count, shape.ep, shape.expert_deviation,
+                                    shape.routing_seed, layer);
+  return shape.expert_capacity > 0 ? std::min(load, shape.expert_capacity) : load;
+}
 
 LayerShape shape_of_layer(const LayerShape& shape, int layer, int index) {
   LayerShape made = shape;
@@ -15,14 +22,10 @@ LayerShape shape_of_layer(const LayerShape& shape, int layer, int index) {
   const int ends = shape.fp8.bf16_ends;
   if (shape.precision == Precision::Fp8 && (layer < ends || layer >= shape.model.layers - ends))
     made.precision = Precision::Bf16;
-  if (!has_experts(shape.model, layer)) {
+  if (has_experts(shape.model, layer))
+    made.expert_load = load_of_layer(shape, layer);
+  else
     made.model.experts = {};
-  } else if (shape.expert_deviation > 0) {
-    made.expert_load = busiest_share(shape.model.experts.count, shape.ep, shape.expert_deviation,
-                                     shape.routing_seed, layer);
-    if (shape.expert_capacity > 0)
-      made.expert_load = std::min(made.expert_load, shape.expert_capacity);
-  }
   return made;
 }
 

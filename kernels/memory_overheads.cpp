@@ -12,11 +12,15 @@ constexpr double kMiB = 1024.0 * 1024.0;
 using Part = StatedBytes MemoryOverheads::*;
 constexpr struct {
   Part part;
-  const char* name;
-} kParts[] = {{&MemoryOverheads::context, "context"},
-              {&MemoryOverheads::matrix_workspace, "workspace of matrix products"},
-              {&MemoryOverheads::pair_communicator, "each communicator of two"},
-              {&MemoryOverheads::communicator, "each larger communicator"}};
+  const char *key, *name, *is;
+} kParts[] = {{&MemoryOverheads::context, "context", "context",
+               "of the driver's context with the kernels that are loaded"},
+              {&MemoryOverheads::matrix_workspace, "matrix_workspace",
+               "workspace of matrix products", "of the library of matrix products"},
+              {&MemoryOverheads::pair_communicator, "pair_communicator", "each communicator of two",
+               "buffers of a communicator of two ranks"},
+              {&MemoryOverheads::communicator, "communicator", "each larger communicator",
+               "buffers of a communicator of more ranks"}};
 
 const FieldTable<StatedBytes>& stated_bytes_table() {
   static const FieldTable<StatedBytes> table =
@@ -30,29 +34,25 @@ const FieldTable<StatedBytes>& stated_bytes_table() {
 }  // namespace
 
 const FieldTable<MemoryOverheads>& memory_overheads_table() {
-  static const FieldTable<MemoryOverheads> table =
-      FieldTable<MemoryOverheads>("memory_overheads", "Device memory beside tensors")
-          .object("context", &MemoryOverheads::context, stated_bytes_table(),
-                  "of the driver's context with the kernels that are loaded")
-          .omit_default()
-          .object("matrix_workspace", &MemoryOverheads::matrix_workspace, stated_bytes_table(),
-                  "of the library of matrix products")
-          .omit_default()
-          .object("pair_communicator", &MemoryOverheads::pair_communicator, stated_bytes_table(),
-                  "buffers of a communicator of two ranks")
-          .omit_default()
-          .object("communicator", &MemoryOverheads::communicator, stated_bytes_table(),
-                  "buffers of a communicator of more ranks")
-          .omit_default();
+  static const FieldTable<MemoryOverheads> table = [] {
+    FieldTable<MemoryOverheads> fields("memory_overheads", "Device memory beside tensors");
+    for (const auto& at : kParts)
+      fields.object(at.key, at.part, stated_bytes_table(), at.is).omit_default();
+    return fields;
+  }();
   return table;
 }
 
 StatedBytes* overhead_named(MemoryOverheads& overheads, std::string_view key) {
-  if (key == "context") return &overheads.context;
-  if (key == "matrix_workspace") return &overheads.matrix_workspace;
-  if (key == "pair_communicator") return &overheads.pair_communicator;
-  if (key == "communicator") return &overheads.communicator;
+  for (const auto& at : kParts)
+    if (key == at.key) return &(overheads.*at.part);
   return nullptr;
+}
+
+std::vector<std::pair<const char*, double>> overhead_bytes(const MemoryOverheads& overheads) {
+  std::vector<std::pair<const char*, double>> all;
+  for (const auto& at : kParts) all.emplace_back(at.key, (overheads.*at.part).bytes);
+  return all;
 }
 
 MemoryOverheads usual_overheads(const MemoryOverheads& stated) {
@@ -67,26 +67,26 @@ MemoryOverheads usual_overheads(const MemoryOverheads& stated) {
                             "NCCL's buffers among 2 GPUs: system files of "
                             "ai-dynamo/aiconfigurator, commit 095f58a5"},
       .communicator = {392 * kMiB, "NCCL's buffers among 4 and 8 GPUs: the same"}};
-  for (const auto& [part, name] : kParts)
-    if ((stated.*part).bytes > 0) all.*part = stated.*part;
+  for (const auto& at : kParts)
+    if ((stated.*at.part).bytes > 0) all.*at.part = stated.*at.part;
   return all;
 }
 
 MemoryOverheads larger_of(const MemoryOverheads& a, const MemoryOverheads& b) {
   MemoryOverheads larger = a;
-  for (const auto& [part, name] : kParts)
-    if ((b.*part).bytes > (a.*part).bytes) larger.*part = b.*part;
+  for (const auto& at : kParts)
+    if ((b.*at.part).bytes > (a.*at.part).bytes) larger.*at.part = b.*at.part;
   return larger;
 }
 
 std::string stated_text(const MemoryOverheads& stated) {
   std::string text;
-  for (const auto& [part, name] : kParts) {
-    const StatedBytes& bytes = stated.*part;
+  for (const auto& at : kParts) {
+    const StatedBytes& bytes = stated.*at.part;
     if (bytes.bytes <= 0) continue;
     char size[32];
     std::snprintf(size, sizeof size, " %.0f MiB", bytes.bytes / kMiB);
-    text += (text.empty() ? "" : ", ") + std::string(name) + size;
+    text += (text.empty() ? "" : ", ") + std::string(at.name) + size;
     if (!bytes.source.empty()) text += " (" + bytes.source + ")";
   }
   return text;

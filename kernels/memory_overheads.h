@@ -1,6 +1,8 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace rehearse {
 
@@ -25,8 +27,11 @@ MemoryOverheads usual_overheads(const MemoryOverheads& stated = MemoryOverheads(
 MemoryOverheads larger_of(const MemoryOverheads& a, const MemoryOverheads& b);
 
 /// The part that a file calls `key` ("context", "matrix_workspace", "pair_communicator",
-/// "communicator"); nullptr where none is.
+/// "communicator"); nullptr where none is called so.
 StatedBytes* overhead_named(MemoryOverheads& overheads, std::string_view key);
+
+/// The bytes of each part, by its key.
+std::vector<std::pair<const char*, double>> overhead_bytes(const MemoryOverheads& overheads);
 
 /// "context 412 MiB (measured: …)" for each part that is stated, joined; empty where none is.
 std::string stated_text(const MemoryOverheads& stated);

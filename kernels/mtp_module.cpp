@@ -7,7 +7,6 @@
 
 #include <algorithm>
 
-#include "kernels/expert_load.h"
 #include "kernels/layer.h"
 #include "kernels/layer_parts.h"
 
@@ -35,12 +34,8 @@ LayerShape mtp_layer_shape(const LayerShape& shape, int module) {
   const int last = shape.model.layers - 1;
   // It comes behind all layers of its chunk.
   LayerShape made = shape_of_layer(shape, last, std::max(shape.recompute_layers, 0));
-  if (made.model.experts.count > 0 && shape.expert_deviation > 0) {
-    made.expert_load = busiest_share(shape.model.experts.count, shape.ep, shape.expert_deviation,
-                                     shape.routing_seed, shape.model.layers + module);
-    if (shape.expert_capacity > 0)
-      made.expert_load = std::min(made.expert_load, shape.expert_capacity);
-  }
+  if (made.model.experts.count > 0)
+    made.expert_load = load_of_layer(shape, shape.model.layers + module);
   return made;
 }
 

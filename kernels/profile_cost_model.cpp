@@ -197,9 +197,8 @@ class ProfileCostModel final : public CostModel {
                                                              : nullptr;
     const Precision precision = executed(op.precision);
     const double rate =
-        (pass ? pass->rate : 1) * (executed(op.precision) == Precision::Fp8
-                                       ? block_scaled_rate(op, device_.compute_capability)
-                                       : 1);
+        (pass ? pass->rate : 1) *
+        (precision == Precision::Fp8 ? block_scaled_rate(op, device_.compute_capability) : 1);
     const double burst_s = tiled_gemm_s(op, constants, rates(precision, rate));
     const double clocked_s =
         clock_share_ == 1 ? burst_s

@@ -7,14 +7,11 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 
 #include "kernels/profile_file.h"
 #include "kernels/profiler/profile_device.h"
 #include "kernels/profiler/profile_report.h"
-#include "plan/plan_file.h"
 #include "plan/units.h"
 #include "plan/write_file.h"
 #include "runtime/busy_ranks.h"
@@ -152,19 +149,8 @@ int profile_plan(const ProfileRequest& request) {
   if (request.device != "cpu" || request.ranks > 1)
     throw ArgumentError("--plan measures a CPU, with as many ranks as the plan has",
                         "--device cpu, without --ranks");
-  std::ifstream stream(request.plan, std::ios::binary);
-  if (!stream) throw std::runtime_error("cannot read " + request.plan);
-  const std::string text{std::istreambuf_iterator<char>(stream), {}};
-  Problems problems;
-  const auto file = read_plan_file(text, request.plan, problems);
-  if (!file) {
-    std::cerr << problems.text();
-    return kExitBadInput;
-  }
-  const std::vector<std::string> reasons = why_not_runnable(*file);
-  for (const std::string& reason : reasons)
-    std::cerr << request.plan << ": error: /" << reason << '\n';
-  if (!reasons.empty()) return kExitBadInput;
+  const auto file = read_runnable_plan(request.plan, true);
+  if (!file) return kExitBadInput;
   const std::string why =
       why_it_does_not_fit(*file, world_size(file->plan), available_memory_bytes());
   if (!why.empty()) {

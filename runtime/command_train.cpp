@@ -90,15 +90,13 @@ bool take_option(TrainRequest& request, const std::string& name, const std::stri
       throw ArgumentError("there is no rate schedule '" + value + "'",
                           meant(value, {"constant", "linear", "cosine", "adaptive"}));
   } else if (name == "--partition") {
-    if (value == "range")
-      options.partition = Partition::Range;
-    else if (value == "random")
-      options.partition = Partition::Random;
-    else if (value == "round-robin")
-      options.partition = Partition::RoundRobin;
-    else
+    const auto& names = partition_names();
+    const auto named = std::find_if(names.begin(), names.end(),
+                                    [&](const auto& known) { return known.first == value; });
+    if (named == names.end())
       throw ArgumentError("there is no partition '" + value + "'",
                           meant(value, {"range", "random", "round-robin"}));
+    options.partition = named->second;
   } else {
     return false;
   }
@@ -142,25 +140,6 @@ TrainRequest parse(Arguments arguments) {
       (request.resume || request.restarts > 0 || request.checkpoint_every > 0))
     throw ArgumentError("going on from a checkpoint wants their folder: --checkpoint FOLDER");
   return request;
-}
-
-/// The plan, or nothing: what is wrong is told where this is the first rank.
-std::optional<PlanFile> read_plan(const std::string& path, bool tells) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw std::runtime_error("cannot read " + path);
-  const std::string text((std::istreambuf_iterator<char>(stream)),
-                         std::istreambuf_iterator<char>());
-  Problems problems;
-  std::optional<PlanFile> file = read_plan_file(text, path, problems);
-  if (!file) {
-    if (tells) std::cerr << problems.text();
-    return std::nullopt;
-  }
-  const std::vector<std::string> reasons = why_not_runnable(*file);
-  if (reasons.empty()) return file;
-  if (tells)
-    for (const std::string& reason : reasons) std::cerr << path << ": error: /" << reason << '\n';
-  return std::nullopt;
 }
 
 int environment_number(const char* name) {
@@ -220,7 +199,7 @@ int ranks_here(int ranks) {
 /// `gpu`: null where ranks compute on CPUs.
 int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
   const bool first = world.rank() == 0;
-  std::optional<PlanFile> file = read_plan(request.plan, first);
+  std::optional<PlanFile> file = read_runnable_plan(request.plan, first);
   if (!file) return kExitBadInput;
   if (request.predicted_step_s > 0) file->step_time_s = request.predicted_step_s;
   const int ranks = world_size(file->plan);
@@ -295,7 +274,7 @@ int command_train(Arguments arguments) {
     throw std::runtime_error(
         "WORLD_SIZE is set, but no MPI launcher started this rank: ranks on CPUs talk through MPI "
         "(start them with mpirun, srun, or --local)");
-  const std::optional<PlanFile> file = read_plan(request.plan, true);
+  const std::optional<PlanFile> file = read_runnable_plan(request.plan, true);
   if (!file) return kExitBadInput;
   const int ranks = world_size(file->plan);
   if (!uses_gpus(request, ranks))

@@ -1,15 +1,12 @@
 #include "runtime/operator_meter.h"
 
-#include <chrono>
+#include <algorithm>
 
 #include "kernels/price_cache.h"
+#include "runtime/train/timed_device.h"
 
 namespace rehearse {
 namespace {
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// What a run does in fewer calls than the list has operators (a loss of three, an embedding of
 /// two) is shared by the bytes that the list says each moves. What the run does nowhere takes a
@@ -38,40 +35,20 @@ void share_among_alike(const std::vector<Operator>& operators, std::vector<doubl
 
 }  // namespace
 
-/// Runs operators on another device and times them.
-class OperatorMeter::Device final : public ComputeDevice {
+/// Takes the time of each operator.
+class OperatorMeter::Device final : public TimedDevice {
  public:
-  Device(ComputeDevice& inner, OperatorMeter& meter) : inner_(inner), meter_(meter) {}
-  std::string description() const override { return inner_.description(); }
-  void* allocate(std::size_t bytes) override { return inner_.allocate(bytes); }
-  void release(void* memory) noexcept override { inner_.release(memory); }
-  void upload(void* to_device, const void* from_host, std::size_t bytes) override {
-    inner_.upload(to_device, from_host, bytes);
-  }
-  void download(void* to_host, const void* from_device, std::size_t bytes) override {
-    inner_.download(to_host, from_device, bytes);
-  }
-  void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override {
-    const double start_s = now_s();
-    inner_.fill_bytes(memory, value, bytes);
-    inner_.synchronize();
-    if (!meter_.in_unit_)
-      meter_.step_s_[operator_name(OperatorName::GradientAccumulate)] += now_s() - start_s;
-  }
-  void copy(void* to, const void* from, std::size_t bytes) override {
-    inner_.copy(to, from, bytes);
-  }
-  void synchronize() override { inner_.synchronize(); }
+  Device(ComputeDevice& inner, OperatorMeter& meter) : TimedDevice(inner), meter_(meter) {}
 
  private:
-  void execute(const OperatorCall& call) override {
-    const double start_s = now_s();
-    inner_.run(call);
-    inner_.synchronize();
-    meter_.record(call, now_s() - start_s);
+  void ran(const OperatorCall& call, double start_s, double end_s) override {
+    meter_.record(call, end_s - start_s);
+  }
+  void filled(double start_s, double end_s) override {
+    if (!meter_.in_unit_)
+      meter_.step_s_[operator_name(OperatorName::GradientAccumulate)] += end_s - start_s;
   }
 
-  ComputeDevice& inner_;
   OperatorMeter& meter_;
 };
 

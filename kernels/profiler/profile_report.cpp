@@ -53,7 +53,7 @@ constexpr const char* kShapeColumns =
 
 std::string measurement_table(const std::vector<ProfileTask>& tasks,
                               const Measurements& measurements, const std::string& gpu,
-                              MemoryOverheads overheads) {
+                              const MemoryOverheads& overheads) {
   std::set<std::string> remarks;
   for (const MeasuredOperator& one : measurements.operators)
     for (const auto& [name, value] : one.remarks) remarks.insert(name);
@@ -73,8 +73,8 @@ std::string measurement_table(const std::vector<ProfileTask>& tasks,
     }
     text += "\n";
   }
-  for (const char* part : {"context", "matrix_workspace", "pair_communicator", "communicator"}) {
-    const auto bytes = static_cast<std::int64_t>(overhead_named(overheads, part)->bytes);
+  for (const auto& [part, taken] : overhead_bytes(overheads)) {
+    const auto bytes = static_cast<std::int64_t>(taken);
     if (bytes <= 0) continue;
     text += gpu + "," + part;
     constexpr int kBetween = 13, kTimes = 5;  // columns before the bytes, and after

@@ -19,7 +19,7 @@ struct ProfileProvenance {
 /// Measured memory beside tensors has rows of bytes alone.
 std::string measurement_table(const std::vector<ProfileTask>& tasks,
                               const Measurements& measurements, const std::string& gpu,
-                              MemoryOverheads overheads = MemoryOverheads());
+                              const MemoryOverheads& overheads = MemoryOverheads());
 
 /// Takes out what the device cannot have taken, a clock that jumped or a sample that something else
 /// interrupted, and reports it as a failure: one such would have the whole table refused.

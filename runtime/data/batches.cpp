@@ -65,6 +65,13 @@ std::string uneven_fault(const BatchSpec& spec) {
 
 }  // namespace
 
+const Names<Partition>& partition_names() {
+  static const Names<Partition> names = {{"range", Partition::Range},
+                                         {"random", Partition::Random},
+                                         {"round-robin", Partition::RoundRobin}};
+  return names;
+}
+
 std::string batch_fault(const BatchSpec& spec) {
   if (spec.seq_len < 1 || spec.global_batch < 1 || spec.replicas < 1)
     return "sequence length, global batch and replicas are at least 1";

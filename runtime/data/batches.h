@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/field_table.h"
 #include "runtime/data/token_file.h"
 
 namespace rehearse {
@@ -11,6 +12,7 @@ namespace rehearse {
 /// neighbours together. `Random`: in a new random order every epoch, neighbours of that order
 /// together. `RoundRobin`: in the order of the file, one to each replica in turn.
 enum class Partition : std::uint8_t { Range, Random, RoundRobin };
+const Names<Partition>& partition_names();
 
 struct BatchSpec {
   std::int64_t tokens = 0;  ///< in the corpus

@@ -1,5 +1,10 @@
 #include "runtime/train/runnable.h"
 
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <stdexcept>
+
 #include "runtime/train/sequence_tables.h"
 
 namespace rehearse {
@@ -100,6 +105,23 @@ std::vector<std::string> why_not_runnable(const PlanFile& file) {
   layout_reasons(file, reasons);
   arithmetic_reasons(file, reasons);
   return out;
+}
+
+std::optional<PlanFile> read_runnable_plan(const std::string& path, bool tells) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) throw std::runtime_error("cannot read " + path);
+  const std::string text{std::istreambuf_iterator<char>(stream), {}};
+  Problems problems;
+  std::optional<PlanFile> file = read_plan_file(text, path, problems);
+  if (!file) {
+    if (tells) std::cerr << problems.text();
+    return std::nullopt;
+  }
+  const std::vector<std::string> reasons = why_not_runnable(*file);
+  if (reasons.empty()) return file;
+  if (tells)
+    for (const std::string& reason : reasons) std::cerr << path << ": error: /" << reason << '\n';
+  return std::nullopt;
 }
 
 }  // namespace rehearse

@@ -3,44 +3,25 @@
 #include <utility>
 
 #include "kernels/operator.h"
+#include "runtime/train/timed_device.h"
 
 namespace rehearse {
 
-/// Runs operators on another device and records when each was at work.
-class StepRecorder::Device final : public ComputeDevice {
+/// Records when each operator was at work.
+class StepRecorder::Device final : public TimedDevice {
  public:
-  Device(ComputeDevice& inner, StepRecorder& recorder) : inner_(inner), recorder_(recorder) {}
-  std::string description() const override { return inner_.description(); }
-  void* allocate(std::size_t bytes) override { return inner_.allocate(bytes); }
-  void release(void* memory) noexcept override { inner_.release(memory); }
-  void upload(void* to_device, const void* from_host, std::size_t bytes) override {
-    inner_.upload(to_device, from_host, bytes);
-  }
-  void download(void* to_host, const void* from_device, std::size_t bytes) override {
-    inner_.download(to_host, from_device, bytes);
-  }
-  void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override {
-    const double start_s = EventLog::now_s();
-    inner_.fill_bytes(memory, value, bytes);
-    inner_.synchronize();
-    if (recorder_.place_.chunk >= 0) return;
-    recorder_.place_.tag = operator_name(OperatorName::GradientAccumulate);
-    recorder_.log_.add(recorder_.place_, start_s, EventLog::now_s());
-  }
-  void copy(void* to, const void* from, std::size_t bytes) override {
-    inner_.copy(to, from, bytes);
-  }
-  void synchronize() override { inner_.synchronize(); }
+  Device(ComputeDevice& inner, StepRecorder& recorder) : TimedDevice(inner), recorder_(recorder) {}
 
  private:
-  void execute(const OperatorCall& call) override {
-    const double start_s = EventLog::now_s();
-    inner_.run(call);
-    inner_.synchronize();
-    recorder_.record(call, start_s, EventLog::now_s());
+  void ran(const OperatorCall& call, double start_s, double end_s) override {
+    recorder_.record(call, start_s, end_s);
+  }
+  void filled(double start_s, double end_s) override {
+    if (recorder_.place_.chunk >= 0) return;
+    recorder_.place_.tag = operator_name(OperatorName::GradientAccumulate);
+    recorder_.log_.add(recorder_.place_, start_s, end_s);
   }
 
-  ComputeDevice& inner_;
   StepRecorder& recorder_;
 };
 

@@ -20,18 +20,6 @@ std::string fixed(double value, int digits) {
   return text;
 }
 
-const char* partition_name(Partition partition) {
-  switch (partition) {
-    case Partition::Range:
-      return "range";
-    case Partition::Random:
-      return "random";
-    case Partition::RoundRobin:
-      return "round-robin";
-  }
-  return "";
-}
-
 /// Samples that all replicas together have had.
 std::int64_t samples_of(const TrainResult& result, const PlanFile& file) {
   return static_cast<std::int64_t>(result.steps.size()) * file.workload.global_batch;
@@ -42,7 +30,7 @@ std::string data_text(const TrainResult& result, const PlanFile& file) {
   const std::int64_t samples = samples_of(result, file);
   std::string text =
       std::to_string(samples) + " samples of " + std::to_string(file.workload.seq_len) +
-      " tokens (" + partition_name(result.partition) + "), " +
+      " tokens (" + name_of(partition_names(), result.partition) + "), " +
       fixed(static_cast<double>(samples) / static_cast<double>(result.samples_per_epoch), 3) +
       " epochs";
   if (file.plan.dp > 1) {
@@ -62,7 +50,7 @@ std::string data_text(const TrainResult& result, const PlanFile& file) {
 /// The samples of each rank, and which of their tokens.
 JsonValue data_json(const TrainResult& result, const PlanFile& file) {
   JsonValue data = JsonValue::object();
-  data.add("partition", JsonValue::of(partition_name(result.partition)));
+  data.add("partition", JsonValue::of(name_of(partition_names(), result.partition)));
   data.add("samples", JsonValue::of(samples_of(result, file)));
   data.add("samples_per_epoch", JsonValue::of(result.samples_per_epoch));
   JsonValue ranks = JsonValue::list();
