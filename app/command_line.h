@@ -100,8 +100,9 @@ struct ProfileOptions {
 
 struct TrainCommandOptions {
   std::string plan, data, device, checkpoint, timeline;
-  std::string steps, threads, deadline, seed, rate, rate_schedule, warmup, checkpoint_every;
-  std::string restarts, partition;  ///< as typed; empty: rehearse-device's own defaults
+  std::string steps, threads, deadline, seed, rate, rate_schedule, rate_batch, warmup, clip;
+  std::string weight_decay, checkpoint_every, restarts;
+  std::string partition;  ///< all as typed; empty: rehearse-device's own defaults
   bool resume = false, json = false, local = false, no_predict = false;
 };
 

@@ -21,7 +21,10 @@ ExitCode train_command(const TrainCommandOptions& options) {
   pass("--seed", options.seed);
   pass("--rate", options.rate);
   pass("--rate-schedule", options.rate_schedule);
+  pass("--rate-batch", options.rate_batch);
   pass("--warmup", options.warmup);
+  pass("--clip", options.clip);
+  pass("--weight-decay", options.weight_decay);
   pass("--partition", options.partition);
   pass("--checkpoint", options.checkpoint);
   pass("--checkpoint-every", options.checkpoint_every);

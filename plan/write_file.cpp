@@ -23,15 +23,6 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }
 
-/// A name lasts through a loss of power only once its folder has been flushed too. File systems
-/// that cannot flush folders say so with an error that means no harm.
-void flush_folder(const std::filesystem::path& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
-}
-
 }  // namespace
 
 UnfinishedFile::UnfinishedFile(std::filesystem::path path, bool force)
@@ -93,6 +84,13 @@ void write_file_whole(const std::filesystem::path& path, std::string_view text, 
   UnfinishedFile file(path, force);
   file.write(text);
   file.finish();
+}
+
+void flush_folder(const std::filesystem::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);
+  ::close(descriptor);
 }
 
 }  // namespace rehearse

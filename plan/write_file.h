@@ -32,4 +32,9 @@ class UnfinishedFile {
 /// Writes a file whole or not at all, as `UnfinishedFile` does.
 void write_file_whole(const std::filesystem::path& path, std::string_view text, bool force);
 
+/// A name lasts through a loss of power only once its folder has been flushed too: call this for
+/// the folder in which something was made, renamed or removed. File systems that cannot flush
+/// folders say so with an error that means no harm.
+void flush_folder(const std::filesystem::path& folder);
+
 }  // namespace rehearse

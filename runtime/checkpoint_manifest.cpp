@@ -24,6 +24,18 @@ std::string bits_of(double value) {
   return hexadecimal(bits);
 }
 
+constexpr const char* kShuffled = "random";
+
+JsonValue data_json(const DataIdentity& data) {
+  JsonValue out = JsonValue::object();
+  out.add("tokens", JsonValue::of(data.tokens));
+  out.add("digest", JsonValue::of(data.digest));
+  out.add("seq_len", JsonValue::of(data.seq_len));
+  out.add("global_batch", JsonValue::of(data.global_batch));
+  out.add("order", JsonValue::of(data.is_shuffled ? kShuffled : "file"));
+  return out;
+}
+
 class ManifestReader {
  public:
   explicit ManifestReader(const std::filesystem::path& path) : path_(path) {}
@@ -81,10 +93,13 @@ std::string manifest_text(const CheckpointManifest& manifest) {
     files.items.push_back(std::move(file));
   }
   JsonValue root = JsonValue::object();
-  root.add("schema", JsonValue::of("checkpoint/1"));
+  root.add("schema", JsonValue::of("checkpoint/2"));
   root.add("step", JsonValue::of(manifest.state.step));
   root.add("seed", JsonValue::of(hexadecimal(manifest.state.seed)));
   root.add("plan_digest", JsonValue::of(manifest.state.plan_digest));
+  root.add("layout", JsonValue::of(manifest.state.layout));
+  root.add("model_digest", JsonValue::of(manifest.state.model_digest));
+  root.add("data", data_json(manifest.state.data));
   root.add("scalars", std::move(scalars));
   root.add("files", std::move(files));
   const std::string digest = digest_text(to_text(root, JsonLayout::Compact));
@@ -106,13 +121,21 @@ CheckpointManifest read_manifest(const std::filesystem::path& checkpoint) {
   std::erase_if(root.members, [](const JsonMember& member) { return member.key == "digest"; });
   if (digest != digest_text(to_text(root, JsonLayout::Compact)))
     refuse(path, "it is damaged: its digest differs");
-  if (reader.member(root, "schema").text != "checkpoint/1")
-    refuse(path, "its schema is not checkpoint/1");
+  if (reader.member(root, "schema").text != "checkpoint/2")
+    refuse(path, "its schema is not checkpoint/2");
 
   CheckpointManifest manifest;
   manifest.state.step = reader.whole(root, "step");
   manifest.state.seed = reader.bits(root, "seed");
   manifest.state.plan_digest = reader.member(root, "plan_digest").text;
+  manifest.state.layout = reader.member(root, "layout").text;
+  manifest.state.model_digest = reader.member(root, "model_digest").text;
+  const JsonValue& data = reader.member(root, "data");
+  manifest.state.data = {.tokens = reader.whole(data, "tokens"),
+                         .digest = reader.member(data, "digest").text,
+                         .seq_len = reader.whole(data, "seq_len"),
+                         .global_batch = reader.whole(data, "global_batch"),
+                         .is_shuffled = reader.member(data, "order").text == kShuffled};
   for (const JsonValue& scalar : reader.member(root, "scalars").items) {
     const std::uint64_t bits = reader.bits(scalar, "bits");
     double value = 0;

@@ -7,7 +7,7 @@
 
 namespace rehearse {
 
-/// manifest.json of a checkpoint, format checkpoint/1: the state of the run, and what every rank's
+/// manifest.json of a checkpoint, format checkpoint/2: the state of the run, and what every rank's
 /// file is like. It ends with a digest of itself.
 struct CheckpointManifest {
   TrainingState state;

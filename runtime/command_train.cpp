@@ -20,6 +20,7 @@
 #include "runtime/train/memory_need.h"
 #include "runtime/train/rank_place.h"
 #include "runtime/train/rank_states.h"
+#include "runtime/train/run_checkpoints.h"
 #include "runtime/train/runnable.h"
 #include "runtime/train/train_report.h"
 #include "runtime/train/train_run.h"
@@ -196,6 +197,11 @@ int ranks_here(int ranks) {
   return place.has_value() ? std::min(place->local_size, ranks) : 1;
 }
 
+void tell_bad_input(const std::string& what, const std::string& hint) {
+  std::cerr << "rehearse-device: error: " << what << '\n';
+  if (!hint.empty()) std::cerr << "help: " << hint << '\n';
+}
+
 /// `gpu`: null where ranks compute on CPUs.
 int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
   const bool first = world.rank() == 0;
@@ -207,6 +213,10 @@ int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
     if (first)
       std::cerr << "rehearse-device: error: the plan needs " << ranks << " ranks, but "
                 << world.size() << " were started\n";
+    return kExitBadInput;
+  }
+  if (const std::string why = why_folder_is_taken(request); !why.empty()) {
+    if (first) tell_bad_input(why, kTakenFolderHint);
     return kExitBadInput;
   }
   // Whoever started the ranks here has looked before.
@@ -255,6 +265,12 @@ int run_rank(const TrainRequest& request) {
     tell("there is no memory left", place.rank, world != nullptr ? world->size() : place.size);
     if (world != nullptr) world->abort(kExitEnvironment);
     return kExitEnvironment;
+  } catch (const ArgumentError& error) {
+    // All ranks meet it together.
+    if (place.rank == 0) tell_bad_input(error.what(), error.hint);
+    RankSign::set(RankState::Failed);
+    if (world != nullptr) world->abort(kExitBadInput);
+    return kExitBadInput;
   } catch (const std::exception& error) {
     tell(error.what(), place.rank, world != nullptr ? world->size() : place.size);
     if (world != nullptr) world->abort(kExitEnvironment);
@@ -284,6 +300,10 @@ int command_train(Arguments arguments) {
       return kExitInfeasible;
     }
   if (ranks == 1) return run_rank(request);
+  if (const std::string why = why_folder_is_taken(request); !why.empty()) {
+    tell_bad_input(why, kTakenFolderHint);
+    return kExitBadInput;
+  }
   return launch_locally(request, ranks, {arguments.begin(), arguments.end()});
 }
 

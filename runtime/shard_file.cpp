@@ -21,6 +21,9 @@ constexpr std::size_t kPreambleBytes = 24;
 /// Headers of the largest runs have some thousand tensors a rank, 200 bytes each.
 constexpr JsonLimits kHeaderLimits{.bytes = std::size_t{256} << 20, .values = 20'000'000};
 
+/// Bytes between two beats of whoever writes: less than a second on any disk worth its name.
+constexpr std::size_t kWrittenAtOnce = std::size_t{64} << 20;
+
 [[noreturn]] void refuse(const std::filesystem::path& path, const std::string& reason) {
   throw std::runtime_error(path.string() + ": " + reason);
 }
@@ -46,8 +49,8 @@ void check(const TensorShard& shard) {
            "a shard's box lies in its tensor");
 }
 
-std::string header_text(int rank, int world, std::int64_t step,
-                        std::span<const TensorShard> shards) {
+std::string header_text(int rank, int world, std::int64_t step, std::span<const TensorShard> shards,
+                        const CheckpointCrew::Beat& beat) {
   JsonValue header = JsonValue::object(), tensors = JsonValue::list();
   for (const TensorShard& shard : shards) {
     check(shard);
@@ -58,6 +61,7 @@ std::string header_text(int rank, int world, std::int64_t step,
     tensor.add("extent", list_of(shard.extent));
     tensor.add("checksum", JsonValue::of(hexadecimal(word_checksum(bytes_of(shard)))));
     tensors.items.push_back(std::move(tensor));
+    beat();
   }
   header.add("schema", JsonValue::of("shards/1"));
   header.add("rank", JsonValue::of(rank));
@@ -133,14 +137,20 @@ std::uint64_t word_checksum(std::string_view bytes) {
 }
 
 void write_shard_file(const std::filesystem::path& path, int rank, int world, std::int64_t step,
-                      std::span<const TensorShard> shards) {
-  const std::string header = header_text(rank, world, step, shards);
+                      std::span<const TensorShard> shards, const CheckpointCrew::Beat& beat) {
+  const std::string header = header_text(rank, world, step, shards, beat);
   UnfinishedFile file(path, true);
   file.write(kMagic);
   file.write(raw(std::uint32_t{1}) + raw(static_cast<std::uint32_t>(header.size())) +
              raw(word_checksum(header)));
   file.write(header);
-  for (const TensorShard& shard : shards) file.write(bytes_of(shard));
+  for (const TensorShard& shard : shards) {
+    const std::string_view bytes = bytes_of(shard);
+    for (std::size_t at = 0; at < bytes.size(); at += kWrittenAtOnce) {
+      file.write(bytes.substr(at, kWrittenAtOnce));
+      beat();
+    }
+  }
   file.finish();
 }
 

@@ -41,7 +41,7 @@ struct ShardFileFacts {
 std::uint64_t word_checksum(std::string_view bytes);
 
 void write_shard_file(const std::filesystem::path& path, int rank, int world, std::int64_t step,
-                      std::span<const TensorShard> shards);
+                      std::span<const TensorShard> shards, const CheckpointCrew::Beat& beat);
 
 /// An open rank file. Every function throws std::runtime_error that names the file.
 class ShardFile {

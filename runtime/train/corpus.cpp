@@ -1,9 +1,14 @@
 #include "runtime/train/corpus.h"
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
+#include <vector>
+
+#include "plan/digest.h"
+#include "runtime/shard_file.h"
 
 namespace rehearse {
 namespace {
@@ -53,6 +58,23 @@ Corpus open_corpus(const std::string& path, int seq_len) {
     }
   };
   return corpus;
+}
+
+std::string corpus_digest(const Corpus& corpus, int seq_len) {
+  constexpr std::int64_t kMostTokens = std::int64_t{16} << 20;  // read in a fraction of a second
+  const std::int64_t samples = (corpus.tokens - 1) / seq_len;
+  const std::int64_t most = std::max<std::int64_t>(1, kMostTokens / seq_len);
+  const std::int64_t stride = std::max<std::int64_t>(1, (samples + most - 1) / most);
+  const auto length = static_cast<std::size_t>(seq_len);
+  std::vector<std::int32_t> tokens(length), labels(length);
+  std::uint64_t digest = 0;
+  for (std::int64_t sample = 0; sample < samples; sample += stride) {
+    corpus.reader(sample, {0, seq_len}, tokens, labels);
+    const std::uint64_t words[] = {
+        digest, word_checksum({reinterpret_cast<const char*>(tokens.data()), 4 * length})};
+    digest = word_checksum({reinterpret_cast<const char*>(words), sizeof words});
+  }
+  return hexadecimal(digest);
 }
 
 }  // namespace rehearse

@@ -22,4 +22,8 @@ inline constexpr const char* kShippedTextName = "scenarios/data/lighthouse-log.t
 /// std::runtime_error.
 Corpus open_corpus(const std::string& path, int seq_len);
 
+/// 16 hexadecimal digits that tell a corpus from another by its tokens, however they are stored: of
+/// all samples, or where they are more than 16 M tokens, of as many at even distances.
+std::string corpus_digest(const Corpus& corpus, int seq_len);
+
 }  // namespace rehearse

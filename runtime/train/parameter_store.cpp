@@ -7,6 +7,9 @@
 namespace rehearse {
 namespace {
 
+/// Elements that are cast at once: 4 MiB of them.
+constexpr std::int64_t kStagedElements = std::int64_t{1} << 20;
+
 std::size_t at(std::int32_t index) { return static_cast<std::size_t>(index); }
 
 TensorView range(const Tensor& flat, std::int64_t offset, std::int64_t elements) {
@@ -96,20 +99,38 @@ void ParameterStore::build(double bucket_parameters, Shares shares) {
 }
 
 void ParameterStore::initialise(std::uint64_t seed) {
-  std::vector<float> host(static_cast<std::size_t>(total_), 0.0f);
-  for (const Parameter& parameter : parameters_)
-    initial_weights(parameter, seed, host.data() + parameter.offset);
+  // One parameter after the other, and piece by piece through a buffer that is given back: what
+  // lay in the pool for all of them would be held as long as the run lasts.
   ComputeDevice& device = pool_->device();
-  if (!has_master()) {
-    device.upload(weights_.view().data, host.data(), host.size() * sizeof(float));
-    return;
+  DeviceBuffer staging;
+  if (has_master()) staging = {device, kStagedElements * sizeof(float)};
+  std::vector<float> host;
+  for (const Parameter& parameter : parameters_) {
+    host.assign(static_cast<std::size_t>(parameter.elements()), 0.0f);
+    initial_weights(parameter, seed, host.data());
+    if (!has_master()) {
+      device.upload(weights(parameter.offset, parameter.elements()).data, host.data(),
+                    host.size() * sizeof(float));
+      continue;
+    }
+    write_narrow(parameter.offset, host, staging);
+    for (const OwnedPiece& piece : owned_)
+      if (&parameters_[at(piece.parameter)] == &parameter)
+        device.upload(master(piece).data, host.data() + (piece.offset - parameter.offset),
+                      static_cast<std::size_t>(piece.elements) * sizeof(float));
   }
-  const Tensor wide(*pool_, DType::F32, {total_});
-  device.upload(wide.view().data, host.data(), host.size() * sizeof(float));
-  device.run(Cast{.x = wide, .out = weights_});
-  for (const OwnedPiece& piece : owned_)
-    device.upload(master(piece).data, host.data() + piece.offset,
-                  static_cast<std::size_t>(piece.elements) * sizeof(float));
+}
+
+void ParameterStore::write_narrow(std::int64_t offset, const std::vector<float>& values,
+                                  const DeviceBuffer& staging) {
+  const auto count = static_cast<std::int64_t>(values.size());
+  for (std::int64_t done = 0; done < count; done += kStagedElements) {
+    const std::int64_t elements = std::min(kStagedElements, count - done);
+    pool_->device().upload(staging.data(), values.data() + done,
+                           static_cast<std::size_t>(elements) * sizeof(float));
+    pool_->device().run(Cast{.x = TensorView(staging.data(), DType::F32, {elements}),
+                             .out = weights(offset + done, elements)});
+  }
 }
 
 ConstTensorView ParameterStore::weight(std::int32_t parameter) const {

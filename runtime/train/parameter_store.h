@@ -81,6 +81,9 @@ class ParameterStore {
   std::int64_t parameter_count() const;
 
  private:
+  /// Casts values into the array of weights, as many at a time as `staging` holds.
+  void write_narrow(std::int64_t offset, const std::vector<float>& values,
+                    const DeviceBuffer& staging);
   std::int64_t share(const GradientBucket& bucket) const { return bucket.elements / shares_.count; }
 
   TensorPool* pool_;

@@ -6,10 +6,9 @@
 #include <iostream>
 #include <stdexcept>
 
-#include "plan/digest.h"
 #include "plan/ensure.h"
-#include "runtime/checkpoint.h"
 #include "runtime/train/corpus.h"
+#include "runtime/train/run_checkpoints.h"
 #include "runtime/train/step_recorder.h"
 
 namespace rehearse {
@@ -20,103 +19,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
-
-/// Weights, moments and what the schedule of the rate remembers, in and out of checkpoints.
-class Checkpoints {
- public:
-  Checkpoints(const TrainRequest& request, const PlanFile& file, World& world, Trainer& trainer)
-      : request_(request),
-        trainer_(trainer),
-        rank_(world.rank()),
-        ranks_(world.size()),
-        digest_(digest_text(write_plan_file(file))) {}
-
-  void save() {
-    std::vector<TensorPart> parts = trainer_.state_parts();
-    TrainingState state;
-    state.step = trainer_.next_step();
-    state.seed = request_.options.seed;
-    state.plan_digest = digest_;
-    const LearningRate::State& rate = trainer_.rate().state();
-    state.scalars = {{"rate_factor", rate.factor},
-                     {"rate_best_loss", rate.best_loss},
-                     {"rate_mean_loss", rate.mean_loss},
-                     {"rate_since_best", static_cast<double>(rate.since_best)},
-                     {"rate_observed", static_cast<double>(rate.observed)}};
-    const std::vector<TensorShard> shards = shards_of(parts);
-    save_checkpoint(request_.checkpoint, rank_, ranks_, state, shards,
-                    [this] { trainer_.groups().world->barrier(); });
-    if (rank_ == 0) remove_old_checkpoints(request_.checkpoint, kKept);
-    saved_step_ = state.step;
-  }
-
-  /// Goes on from the last good checkpoint, if there is one.
-  void resume() {
-    const std::int64_t step = agreed_step();
-    if (step < 0) return;
-    std::vector<TensorPart> parts = trainer_.state_parts();
-    const std::vector<TensorShard> shards = shards_of(parts);
-    const TrainingState state = load_checkpoint(folder_of(step), shards);
-    trainer_.restore_parts(parts);
-    trainer_.set_next_step(state.step);
-    if (state.seed != request_.options.seed)
-      throw std::runtime_error("the checkpoint is of seed " + std::to_string(state.seed) +
-                               ", not of " + std::to_string(request_.options.seed) +
-                               ": the order of the samples would change");
-    LearningRate::State rate;
-    for (const auto& [name, value] : state.scalars) {
-      if (name == "rate_factor") rate.factor = value;
-      if (name == "rate_best_loss") rate.best_loss = value;
-      if (name == "rate_mean_loss") rate.mean_loss = value;
-      if (name == "rate_since_best") rate.since_best = static_cast<std::int64_t>(value);
-      if (name == "rate_observed") rate.observed = static_cast<std::int64_t>(value);
-    }
-    trainer_.rate().restore(rate);
-    saved_step_ = state.step;
-  }
-
-  std::int64_t saved_step() const { return saved_step_; }
-
- private:
-  static constexpr int kKept = 2;  ///< so that one is whole while the next is written
-
-  static std::vector<TensorShard> shards_of(std::vector<TensorPart>& parts) {
-    std::vector<TensorShard> shards;
-    for (TensorPart& part : parts)
-      shards.push_back(
-          {part.box.name, part.box.shape, part.box.begin, part.box.extent, part.values.data()});
-    return shards;
-  }
-
-  std::filesystem::path folder_of(std::int64_t step) const {
-    std::string digits = std::to_string(step);
-    digits.insert(0, 8 - std::min<std::size_t>(8, digits.size()), '0');
-    return std::filesystem::path(request_.checkpoint) / ("step-" + digits);
-  }
-
-  /// The first rank looks for the last good one and tells the others; −1 for none. Where there are
-  /// finished ones but none is whole, whoever asked to go on did not mean to begin again.
-  std::int64_t agreed_step() {
-    double step = 0;
-    if (rank_ == 0) {
-      const LastGood last = find_last_good(request_.checkpoint);
-      if (!last.checkpoint && last.some_finished)
-        throw std::runtime_error("there is no whole checkpoint in " + request_.checkpoint + ": " +
-                                 last.passed_over.front());
-      for (const std::string& fault : last.passed_over)
-        std::cerr << "rehearse-device: a checkpoint is passed over: " << fault << '\n';
-      step =
-          last.checkpoint ? static_cast<double>(read_training_state(*last.checkpoint).step) : -1.0;
-    }
-    return static_cast<std::int64_t>(trainer_.sum_over_world(step));
-  }
-
-  const TrainRequest& request_;
-  Trainer& trainer_;
-  int rank_, ranks_;
-  std::string digest_;
-  std::int64_t saved_step_ = -1;
-};
 
 void check_corpus(const Corpus& corpus, const PlanFile& file, const std::string& path) {
   if (corpus.vocab > file.model.vocab)
@@ -182,7 +84,7 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
   Trainer trainer(file, options, world, recorder ? recorder->device() : device, corpus.tokens,
                   corpus.reader);
   if (recorder) recorder->attach(trainer);
-  Checkpoints checkpoints(request, file, world, trainer);
+  RunCheckpoints checkpoints(request, file, corpus, trainer);
   if (request.resume) checkpoints.resume();
   TrainResult result;
   result.tokens_per_step = trainer.tokens_per_step();

@@ -68,6 +68,9 @@ class Trainer {
   /// names "weight/…", "moment1/…" and "moment2/…". What was loaded into them goes back by
   /// `restore_parts`, on all ranks together.
   std::vector<TensorPart> state_parts();
+  /// This rank's share of them to write: the shares of all ranks are the whole state, each element
+  /// once, and ranks that hold the same share it evenly.
+  std::vector<TensorPart> state_share();
   void restore_parts(const std::vector<TensorPart>& parts);
 
   /// The sum of a number of each rank.
@@ -82,6 +85,7 @@ class Trainer {
   const BatchPlan& batches() const { return batches_; }
   const TrafficCount& traffic() const { return traffic_; }
   void clear_traffic() { traffic_.clear(); }
+  void restore_traffic(const TrafficCount& counted) { traffic_ = counted; }
   double tokens_per_step() const;
   std::int64_t parameters() const { return store_->parameter_count(); }
   std::size_t allocated_bytes() const { return pool_->allocated_bytes(); }
@@ -104,7 +108,10 @@ class Trainer {
   void execute(const Action& action);
   double step_loss();
   using PieceView = std::function<TensorView(const OwnedPiece&)>;
-  void collect(const PieceView& view, const std::string& prefix, std::vector<TensorPart>& parts);
+  void collect(const std::vector<OwnedPiece>& pieces, const PieceView& view,
+               const std::string& prefix, std::vector<TensorPart>& parts);
+  std::vector<TensorPart> collect_state(const std::vector<OwnedPiece>& pieces);
+  std::vector<OwnedPiece> written_pieces() const;
 
   PlanFile file_;
   TrainOptions options_;

@@ -1,4 +1,5 @@
 // What goes in and out of a trainer beside its steps: tensors, sums, counts.
+#include <algorithm>
 #include <cstring>
 
 #include "plan/ensure.h"
@@ -6,9 +7,9 @@
 
 namespace rehearse {
 
-void Trainer::collect(const PieceView& view, const std::string& prefix,
-                      std::vector<TensorPart>& parts) {
-  for (const OwnedPiece& piece : store_->owned()) {
+void Trainer::collect(const std::vector<OwnedPiece>& pieces, const PieceView& view,
+                      const std::string& prefix, std::vector<TensorPart>& parts) {
+  for (const OwnedPiece& piece : pieces) {
     const Parameter& parameter = store_->parameters()[static_cast<std::size_t>(piece.parameter)];
     std::vector<float> host(static_cast<std::size_t>(piece.elements));
     device_.download(host.data(), view(piece).data, host.size() * sizeof(float));
@@ -27,6 +28,7 @@ std::vector<TensorPart> Trainer::tensors(TensorKind kind) {
   sync_->await_all_weights();
   std::vector<TensorPart> parts;
   collect(
+      store_->owned(),
       [&](const OwnedPiece& piece) {
         return kind == TensorKind::Weight ? store_->master(piece) : store_->owned_gradient(piece);
       },
@@ -34,13 +36,46 @@ std::vector<TensorPart> Trainer::tensors(TensorKind kind) {
   return parts;
 }
 
-std::vector<TensorPart> Trainer::state_parts() {
+std::vector<TensorPart> Trainer::collect_state(const std::vector<OwnedPiece>& pieces) {
   sync_->await_all_weights();
   std::vector<TensorPart> parts;
-  collect([&](const OwnedPiece& piece) { return store_->master(piece); }, "weight/", parts);
-  collect([&](const OwnedPiece& piece) { return store_->first_moment(piece); }, "moment1/", parts);
-  collect([&](const OwnedPiece& piece) { return store_->second_moment(piece); }, "moment2/", parts);
+  const auto add = [&](const char* prefix, const PieceView& view) {
+    collect(pieces, view, prefix, parts);
+  };
+  add("weight/", [&](const OwnedPiece& piece) { return store_->master(piece); });
+  add("moment1/", [&](const OwnedPiece& piece) { return store_->first_moment(piece); });
+  add("moment2/", [&](const OwnedPiece& piece) { return store_->second_moment(piece); });
   return parts;
+}
+
+std::vector<TensorPart> Trainer::state_parts() { return collect_state(store_->owned()); }
+
+std::vector<TensorPart> Trainer::state_share() { return collect_state(written_pieces()); }
+
+/// What ranks of the same stage and tensor rank hold alike is cut into as many ranges of equal
+/// length; copies that another rank of the replica answers for are left to it.
+std::vector<OwnedPiece> Trainer::written_pieces() const {
+  std::vector<OwnedPiece> counted;
+  std::int64_t total = 0;
+  for (const OwnedPiece& piece : store_->owned()) {
+    const bool is_copy = store_->parameters()[static_cast<std::size_t>(piece.parameter)].is_copy;
+    if (is_copy || sync_->counted_elsewhere(piece.parameter)) continue;
+    counted.push_back(piece);
+    total += piece.elements;
+  }
+  if (store_->shares().count > 1) return counted;
+  const std::int64_t holders = groups_->data->size(), place = groups_->data->rank();
+  const std::int64_t begin = total * place / holders, end = total * (place + 1) / holders;
+  std::vector<OwnedPiece> own;
+  std::int64_t before = 0;  // elements of the pieces before
+  for (const OwnedPiece& piece : counted) {
+    const std::int64_t from = std::max(begin, before) - before;
+    const std::int64_t to = std::min(end, before + piece.elements) - before;
+    before += piece.elements;
+    if (from < to)
+      own.push_back({piece.parameter, piece.offset + from, to - from, piece.state_offset + from});
+  }
+  return own;
 }
 
 void Trainer::restore_parts(const std::vector<TensorPart>& parts) {

@@ -42,6 +42,16 @@ TEST_CASE("run takes its options in any order") {
   CHECK(options.no_what_if);
 }
 
+TEST_CASE("train takes every option of a run's rate, clipping and decay") {
+  const Command command =
+      parse_command_line({"rehearse", "train", "plan.json", "--rate", "1e-3", "--rate-batch", "64",
+                          "--clip", "0.5", "--weight-decay", "0.01", "--warmup", "3"});
+  const auto& options = std::get<TrainCommandOptions>(command);
+  CHECK(options.rate_batch == "64");
+  CHECK(options.clip == "0.5");
+  CHECK(options.weight_decay == "0.01");
+}
+
 TEST_CASE("without a file, --json and --csv mean stdout") {
   CHECK(run_options({"a.json", "--json"}).json == "-");
   CHECK(run_options({"a.json", "--csv"}).csv == "-");

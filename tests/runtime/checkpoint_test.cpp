@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <csignal>
+#include <functional>
 #include <limits>
 #include <map>
 #include <random>
@@ -109,19 +110,45 @@ std::vector<Rank> random_layout(int world, std::mt19937& random) {
   return ranks;
 }
 
-/// All ranks of a checkpoint in one process. Its barriers are where rank 0 has made the folder and
-/// where all have written: rank 0 comes first and writes the manifest from within the last.
+/// A rank of several in one process: what they do together happens one after the other.
+class CrewOfOneThread final : public CheckpointCrew {
+ public:
+  /// `after`: called with the number of what was done together, from 1, by the first rank.
+  CrewOfOneThread(int rank, int size, std::function<void(int)> after)
+      : rank_(rank), size_(size), after_(std::move(after)) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void together(const Work& work) override {
+    work([] {});
+    if (after_) after_(++done_);
+  }
+  std::vector<std::string> texts(const std::string& mine) override { return {mine}; }
+
+ private:
+  int rank_, size_;
+  std::function<void(int)> after_;
+  int done_ = 0;
+};
+
+/// All ranks of a checkpoint in one process. Together they make the folder, write their files, and
+/// write the manifest: rank 0 comes first, and the others when it has written its file.
 void save_all(const std::filesystem::path& root, const TrainingState& state,
               std::vector<Rank>& ranks) {
   const int world = static_cast<int>(ranks.size());
-  int entered = 0;
-  const auto others = [&] {
-    if (++entered != 2) return;
-    for (int rank = 1; rank < world; ++rank)
-      save_checkpoint(root, rank, world, state, shards_of(ranks[static_cast<std::size_t>(rank)]),
-                      [] {});
+  const auto others = [&](int done) {
+    if (done != 2) return;
+    for (int rank = 1; rank < world; ++rank) {
+      CrewOfOneThread crew(rank, world, nullptr);
+      save_checkpoint(root, state, shards_of(ranks[static_cast<std::size_t>(rank)]), crew);
+    }
   };
-  save_checkpoint(root, 0, world, state, shards_of(ranks[0]), others);
+  CrewOfOneThread first(0, world, others);
+  save_checkpoint(root, state, shards_of(ranks[0]), first);
+}
+
+LastGood last_good(const std::filesystem::path& root) {
+  LoneCrew crew;
+  return find_last_good(root, crew);
 }
 
 void fill_all(std::vector<Rank>& ranks) {
@@ -188,11 +215,11 @@ TEST_CASE("a checkpoint of any layout loads into any other, bit for bit") {
     fill_all(written);
     save_all(folder.path(), {.step = seed, .seed = seed, .plan_digest = "p", .scalars = {}},
              written);
-    const auto last = find_last_good(folder.path());
-    REQUIRE(last.checkpoint);
+    const auto last = last_good(folder.path());
+    REQUIRE(last.step);
     CHECK(last.passed_over.empty());
     for (Rank& rank : random_layout(1 + static_cast<int>(random() % 4), random)) {
-      load_checkpoint(*last.checkpoint, shards_of(rank));
+      load_checkpoint(step_folder(folder.path(), *last.step), shards_of(rank));
       for (OwnedShard& owned : rank) CHECK(owned.is_right());
     }
   }
@@ -203,6 +230,13 @@ TEST_CASE("the state of a run comes back bit for bit, infinities and signs of ze
   const TrainingState state{.step = 1200,
                             .seed = 0xfedcba9876543210u,
                             .plan_digest = "0123456789abcdef",
+                            .layout = "dp 2, tp 4",
+                            .model_digest = "fedcba9876543210",
+                            .data = {.tokens = 1'000'003,
+                                     .digest = "00ff00ff00ff00ff",
+                                     .seq_len = 128,
+                                     .global_batch = 16,
+                                     .is_shuffled = true},
                             .scalars = {{"rate", 0.1},
                                         {"best loss", std::numeric_limits<double>::infinity()},
                                         {"zero", -0.0},
@@ -215,6 +249,9 @@ TEST_CASE("the state of a run comes back bit for bit, infinities and signs of ze
   CHECK(back.step == state.step);
   CHECK(back.seed == state.seed);
   CHECK(back.plan_digest == state.plan_digest);
+  CHECK(back.layout == state.layout);
+  CHECK(back.model_digest == state.model_digest);
+  CHECK(back.data == state.data);
   REQUIRE(back.scalars.size() == 4);
   CHECK(back.scalars == state.scalars);
   CHECK(std::signbit(back.scalars[2].second));
@@ -282,16 +319,16 @@ TEST_CASE("tensors that a checkpoint lacks, in name, shape or part, are named") 
 
 TEST_CASE("a checkpoint that is unfinished or damaged is passed over for the last good one") {
   const ScratchFolder folder("last-good");
-  CHECK(!find_last_good(folder.file("nowhere")).checkpoint);
+  CHECK(!last_good(folder.file("nowhere")).step);
   for (const int step : {10, 20, 30, 40}) save_halves(folder.path(), step);
   std::filesystem::remove(folder.file("step-00000040") / "manifest.json");
   const auto file = folder.file("step-00000030") / "rank-00000.shards";
   std::string bytes = bytes_of_file(file);
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_bytes(file, bytes);
-  const LastGood last = find_last_good(folder.path());
-  REQUIRE(last.checkpoint);
-  CHECK(last.checkpoint->filename() == "step-00000020");
+  const LastGood last = last_good(folder.path());
+  CHECK(last.step == 20);
+  CHECK(last.passed_steps == std::vector<std::int64_t>{30});
   REQUIRE(last.passed_over.size() == 2);
   CHECK(says(last.passed_over[0], "unfinished"));
   CHECK(says(last.passed_over[1], "damaged"));
@@ -302,13 +339,75 @@ TEST_CASE("old checkpoints are removed, the latest finished ones and what is new
   for (const int step : {10, 20, 30, 40, 50}) save_halves(folder.path(), step);
   std::filesystem::remove(folder.file("step-00000050") / "manifest.json");
   std::filesystem::remove(folder.file("step-00000010") / "manifest.json");
-  remove_old_checkpoints(folder.path(), 2);
+  remove_old_checkpoints(folder.path(), 40, 2);
   for (const auto& [name, there] : std::map<std::string, bool>{{"step-00000010", false},
                                                                {"step-00000020", false},
                                                                {"step-00000030", true},
                                                                {"step-00000040", true},
                                                                {"step-00000050", true}})
     CHECK(std::filesystem::exists(folder.file(name)) == there);
+}
+
+TEST_CASE("a checkpoint just written stays, whatever later ones lie beside it") {
+  const ScratchFolder folder("later");
+  for (const int step : {500, 600, 2, 4, 6}) save_halves(folder.path(), step);
+  remove_old_checkpoints(folder.path(), 6, 2);
+  for (const auto& [name, there] : std::map<std::string, bool>{{"step-00000002", false},
+                                                               {"step-00000004", true},
+                                                               {"step-00000006", true},
+                                                               {"step-00000500", true},
+                                                               {"step-00000600", true}})
+    CHECK(std::filesystem::exists(folder.file(name)) == there);
+}
+
+TEST_CASE("a checkpoint that was passed over is set aside: it neither counts nor is lost") {
+  const ScratchFolder folder("aside");
+  for (const int step : {10, 20}) save_halves(folder.path(), step);
+  const std::string bytes = bytes_of_file(folder.file("step-00000020") / "rank-00001.shards");
+  CHECK(latest_finished(folder.path()) == 20);
+  CHECK(set_aside(folder.path(), 20) == folder.file("passed-over-step-00000020"));
+  CHECK(latest_finished(folder.path()) == 10);
+  CHECK(last_good(folder.path()).step == 10);
+  CHECK(bytes_of_file(folder.file("passed-over-step-00000020") / "rank-00001.shards") == bytes);
+  save_halves(folder.path(), 20);
+  CHECK(set_aside(folder.path(), 20) == folder.file("passed-over-step-00000020-2"));
+}
+
+TEST_CASE("a checkpoint that is written anew keeps nothing of a larger one begun before") {
+  const ScratchFolder folder("anew");
+  save_halves(folder.path(), 10);
+  std::filesystem::remove(folder.file("step-00000010") / "manifest.json");
+  std::vector<Rank> one(1);
+  one[0] = whole_tensors();
+  fill_all(one);
+  save_all(folder.path(), {.step = 10, .plan_digest = "", .scalars = {}}, one);
+  CHECK(!std::filesystem::exists(folder.file("step-00000010") / "rank-00001.shards"));
+  CHECK(last_good(folder.path()).step == 10);
+}
+
+TEST_CASE(
+    "ranks that check a checkpoint read a share of its files each, and all of them together") {
+  const ScratchFolder folder("shares");
+  std::vector<Rank> ranks(5);
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank)
+    ranks[rank].emplace_back(WholeTensor{"a", {5, 4}}, Shape{static_cast<std::int64_t>(rank), 0},
+                             Shape{1, 4});
+  fill_all(ranks);
+  save_all(folder.path(), {.step = 1, .plan_digest = "", .scalars = {}}, ranks);
+  const auto checkpoint = folder.file("step-00000001");
+  for (int bad = 0; bad < 5; ++bad) {
+    char name[32];
+    std::snprintf(name, sizeof name, "rank-%05d.shards", bad);
+    const std::string good = bytes_of_file(checkpoint / name);
+    write_bytes(checkpoint / name, good.substr(0, good.size() - 1) + "~");
+    for (const int sharers : {1, 2, 3, 7}) {
+      int noticed = 0;
+      for (int place = 0; place < sharers; ++place)
+        noticed += says(checkpoint_fault(checkpoint, place, sharers), name) ? 1 : 0;
+      CHECK(noticed == 1);
+    }
+    write_bytes(checkpoint / name, good);
+  }
 }
 
 TEST_CASE("where a disk is full the checkpoint fails with a reason and the last one stays") {
@@ -324,31 +423,31 @@ TEST_CASE("where a disk is full the checkpoint fails with a reason and the last 
       throw std::runtime_error(reason);
     });
     CHECK(WEXITSTATUS(status) == 1);
-    CHECK(find_last_good(folder.path()).checkpoint == folder.file("step-00000010"));
+    CHECK(last_good(folder.path()).step == 10);
   }
   // Nothing half-written is left beside the files.
   for (const auto& entry : std::filesystem::directory_iterator(folder.file("step-00000020")))
     CHECK(entry.path().extension() == ".shards");
   save_halves(folder.path(), 20);
-  CHECK(find_last_good(folder.path()).checkpoint == folder.file("step-00000020"));
+  CHECK(last_good(folder.path()).step == 20);
 }
 
 TEST_CASE("a rank killed at any point of a save leaves the last checkpoint good") {
   const ScratchFolder folder("killed");
   save_halves(folder.path(), 10);
-  // Killed at each barrier, and within the files between them by how far a write gets.
-  for (int barrier = 0; barrier < 2; ++barrier) {
+  // Killed when the folder is there and when the file is, and within it by how far a write gets.
+  for (int moment = 1; moment <= 2; ++moment) {
     const int status = in_child([&] {
       Rank rank = whole_tensors();
       for (OwnedShard& owned : rank) owned.fill();
-      int entered = 0;
-      save_checkpoint(folder.path(), 0, 1, {.step = 20, .plan_digest = "", .scalars = {}},
-                      shards_of(rank), [&] {
-                        if (entered++ == barrier) raise(SIGKILL);
-                      });
+      CrewOfOneThread crew(0, 1, [&](int done) {
+        if (done == moment) raise(SIGKILL);
+      });
+      save_checkpoint(folder.path(), {.step = 20, .plan_digest = "", .scalars = {}},
+                      shards_of(rank), crew);
     });
     CHECK(WIFSIGNALED(status));
-    CHECK(find_last_good(folder.path()).checkpoint == folder.file("step-00000010"));
+    CHECK(last_good(folder.path()).step == 10);
   }
   const int status = in_child([&] {
     const rlimit limit{2000, 2000};  // the signal that a write beyond it gets ends the process
@@ -356,8 +455,8 @@ TEST_CASE("a rank killed at any point of a save leaves the last checkpoint good"
     save_halves(folder.path(), 20);
   });
   CHECK(WIFSIGNALED(status));
-  CHECK(find_last_good(folder.path()).checkpoint == folder.file("step-00000010"));
+  CHECK(last_good(folder.path()).step == 10);
   // Saving the same step again, over what is left, works.
   save_halves(folder.path(), 20);
-  CHECK(find_last_good(folder.path()).checkpoint == folder.file("step-00000020"));
+  CHECK(last_good(folder.path()).step == 20);
 }

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 #include <iterator>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -225,24 +226,94 @@ TEST_CASE("a checkpoint cut off is passed over, and one that is all there is is 
   CHECK(count_of(refused.err, "rehearse-device: error:") == 1);
 }
 
-TEST_CASE("a checkpoint of another model or another seed is refused in one message") {
+TEST_CASE("a checkpoint that is passed over is set aside, and the run's own are kept") {
+  const RunFolder folder;
+  const std::string plan = folder.write("plan.json", small_plan(2, 1));
+  const std::string text = folder.write("text.txt", some_text());
+  const std::string checkpoints = folder.file("checkpoints");
+  const auto words = [&](const std::string& steps, const std::string& every) {
+    return std::vector<std::string>{
+        plan,  "--data",       text,        "--steps",         steps,     "--checkpoint-every",
+        every, "--checkpoint", checkpoints, "--rate-schedule", "constant"};
+  };
+  REQUIRE(train(words("40", "20")).exit_code == 0);  // checkpoints of steps 20 and 40
+  cut_latest(checkpoints);
+  auto going_on = words("26", "2");
+  going_on.push_back("--resume");
+  const ChildResult rest = train(going_on);
+  INFO(rest.err);
+  REQUIRE(rest.exit_code == 0);
+  CHECK(rest.err.find("it is kept as " + checkpoints + "/passed-over-step-00000040") !=
+        std::string::npos);
+  for (const auto& [name, there] : std::map<std::string, bool>{{"step-00000020", false},
+                                                               {"step-00000024", true},
+                                                               {"step-00000026", true},
+                                                               {"step-00000040", false},
+                                                               {"passed-over-step-00000040", true}})
+    CHECK(fs::exists(fs::path(checkpoints) / name) == there);
+}
+
+TEST_CASE("a run that begins anew does not write among another run's checkpoints") {
+  const RunFolder folder;
+  const std::string plan = folder.write("plan.json", small_plan(2, 1));
+  const std::string text = folder.write("text.txt", some_text());
+  const std::string checkpoints = folder.file("checkpoints");
+  const std::vector<std::string> words{plan,           "--data",    text,         "--steps", "4",
+                                       "--checkpoint", checkpoints, "--restarts", "3"};
+  REQUIRE(train(words).exit_code == 0);
+  const std::string manifest = contents(fs::path(checkpoints) / "step-00000004/manifest.json");
+  const std::string expected = "rehearse-device: error: " + checkpoints +
+                               " has another run's checkpoint, of step 4\n"
+                               "help: --resume goes on from it; or name another folder\n";
+  const ChildResult again = train(words);
+  CHECK(again.exit_code == 2);
+  CHECK(again.err == expected);
+  std::vector<std::string> launched{kDevice, "train"};
+  launched.insert(launched.end(), words.begin(), words.end());
+  const ChildResult ranks = run_child(mpirun(2, launched));
+  CHECK(ranks.exit_code == 2);
+  CHECK(ranks.err.find(expected) != std::string::npos);
+  CHECK(count_of(ranks.err, "rehearse-device: error:") == 1);
+  CHECK(contents(fs::path(checkpoints) / "step-00000004/manifest.json") == manifest);
+}
+
+TEST_CASE("a checkpoint of another model, corpus, batch, order or seed is refused in one message") {
   const RunFolder folder;
   const std::string plan = folder.write("plan.json", small_plan(2, 1));
   const std::string text = folder.write("text.txt", some_text());
   const std::string checkpoints = folder.file("checkpoints");
   REQUIRE(train({plan, "--data", text, "--steps", "2", "--checkpoint", checkpoints}).exit_code ==
           0);
-  std::string wider = small_plan(2, 1);
-  wider.replace(wider.find("\"ffn\": 32"), 9, "\"ffn\": 64");
-  const std::string other = folder.write("other.json", wider);
-  for (const std::vector<std::string>& words :
-       {std::vector<std::string>{other, "--data", text, "--steps", "3"},
-        std::vector<std::string>{plan, "--data", text, "--steps", "3", "--seed", "9"}}) {
+  const auto changed = [&](const char* name, const std::string& from, const std::string& to) {
+    std::string other = small_plan(2, 1);
+    const auto at = other.find(from);
+    REQUIRE(at != std::string::npos);
+    return folder.write(name, other.replace(at, from.size(), to));
+  };
+  std::string edited = some_text();
+  edited[100] = '!';
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases{
+      {{changed("wider.json", "\"ffn\": 32", "\"ffn\": 64")}, "of another model"},
+      {{changed("heads.json", "\"norm\": \"layer-norm\"", "\"norm\": \"rms-norm\"")},
+       "of another model"},
+      {{changed("batch.json", "\"global_batch\": 4", "\"global_batch\": 8")},
+       "of global batch 4, not 8"},
+      {{changed("short.json", "\"seq_len\": 16", "\"seq_len\": 8")},
+       "of sequence length 16, not 8"},
+      {{plan, "--data", folder.write("longer.txt", some_text() + "more")}, "tokens, and this one"},
+      {{plan, "--data", folder.write("edited.txt", edited)}, "another corpus of as many tokens"},
+      {{plan, "--partition", "range"}, "in a random order, not in the order of the file"},
+      {{plan, "--seed", "9"}, "of seed 1, not of 9"}};
+  for (const auto& [words, reason] : cases) {
     auto all = words;
-    all.insert(all.end(), {"--checkpoint", checkpoints, "--resume"});
+    if (std::find(all.begin(), all.end(), "--data") == all.end())
+      all.insert(all.end(), {"--data", text});
+    all.insert(all.end(),
+               {"--steps", "3", "--checkpoint", checkpoints, "--resume", "--restarts", "2"});
     const ChildResult result = train(all);
     INFO(result.err);
-    CHECK(result.exit_code == 1);
+    CHECK(result.exit_code == 2);
+    CHECK(result.err.find(reason) != std::string::npos);
     CHECK(count_of(result.err, "rehearse-device: error:") == 1);
   }
 }
