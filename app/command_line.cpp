@@ -1,5 +1,6 @@
 #include "app/command_line.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 
@@ -36,11 +37,12 @@ Shard parse_shard(const std::string& text) {
 }  // namespace
 
 CommandLineParser::CommandLineParser()
-    : app_("Rehearse a distributed LLM training run before paying for it.", "rehearse") {
-  app_.set_version_flag("--version", version_text(), "Print versions and leave");
-  app_.set_help_flag("-h,--help", "Print this help and leave");
-  app_.require_subcommand(0, 1);
-  app_.footer(
+    : app_(std::make_unique<CLI::App>(
+          "Rehearse a distributed LLM training run before paying for it.", "rehearse")) {
+  app_->set_version_flag("--version", version_text(), "Print versions and leave");
+  app_->set_help_flag("-h,--help", "Print this help and leave");
+  app_->require_subcommand(0, 1);
+  app_->footer(
       "Exit codes: 0 done, 1 environment, 2 bad input or usage, 3 no plan fits,\n"
       "4 outside tolerance, 130 interrupted. Results go to stdout, all else to stderr.");
   add_run();
@@ -58,11 +60,13 @@ CommandLineParser::CommandLineParser()
   add_shell_help();
 }
 
+CommandLineParser::~CommandLineParser() = default;
+
 Command CommandLineParser::parse(const std::vector<std::string>& arguments) {
   if (arguments.size() < 2) return ShowText{overview_text()};
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend() - 1);
   try {
-    app_.parse(reversed);
+    app_->parse(reversed);
   } catch (const CLI::CallForHelp&) {
     return ShowText{help_text()};
   } catch (const CLI::CallForVersion&) {
@@ -77,14 +81,14 @@ Command CommandLineParser::parse(const std::vector<std::string>& arguments) {
 
 CommandTree CommandLineParser::tree() {
   CommandTree tree;
-  tree.program = describe(app_);
-  for (CLI::App* command : app_.get_subcommands({})) tree.commands.push_back(describe(*command));
+  tree.program = describe(*app_);
+  for (CLI::App* command : app_->get_subcommands({})) tree.commands.push_back(describe(*command));
   return tree;
 }
 
 CLI::App* CommandLineParser::command(const std::string& name, const std::string& help,
                                      const std::string& details) {
-  CLI::App* command = app_.add_subcommand(name, help);
+  CLI::App* command = app_->add_subcommand(name, help);
   command->set_help_flag("-h,--help", "Print this help and leave");
   command->footer(details);
   return command;
@@ -118,30 +122,31 @@ void CommandLineParser::color(CLI::App* app) {
 }
 
 CLI::App* CommandLineParser::active() {
-  const auto used = app_.get_subcommands();
-  return used.empty() ? &app_ : used.front();
+  const auto used = app_->get_subcommands();
+  return used.empty() ? app_.get() : used.front();
 }
 
 std::string CommandLineParser::help_text() {
-  return active()->help(active() == &app_ ? "" : "rehearse");
+  return active()->help(active() == app_.get() ? "" : "rehearse");
 }
 
 std::string CommandLineParser::help_command() {
-  return active() == &app_ ? "rehearse --help" : "rehearse " + active()->get_name() + " --help";
+  return active() == app_.get() ? "rehearse --help"
+                                : "rehearse " + active()->get_name() + " --help";
 }
 
 UsageError CommandLineParser::unexpected() {
-  const std::vector<std::string> rest = app_.remaining(true);
+  const std::vector<std::string> rest = app_->remaining(true);
   const std::string word = rest.empty() ? "" : rest.front();
   const bool is_option = word.starts_with("-");
   std::vector<std::string> known;
   if (is_option) {
     for (const OptionInfo& option : describe(*active()).options)
       known.insert(known.end(), option.names.begin(), option.names.end());
-  } else if (active() == &app_) {
-    for (CLI::App* command : app_.get_subcommands({})) known.push_back(command->get_name());
+  } else if (active() == app_.get()) {
+    for (CLI::App* command : app_->get_subcommands({})) known.push_back(command->get_name());
   }
-  const std::string what = is_option ? "option" : active() == &app_ ? "command" : "argument";
+  const std::string what = is_option ? "option" : active() == app_.get() ? "command" : "argument";
   const std::string near = did_you_mean(is_option ? word.substr(0, word.find('=')) : word, known);
   return UsageError("unknown " + what + " \"" + printable(word) + "\"",
                     near.empty() ? "see: " + help_command() : "did you mean " + near + "?");
@@ -162,13 +167,13 @@ Command CommandLineParser::chosen() {
   if (name == "topology") return topology_;
   if (name == "fit") return fit_;
   if (name == "validate") {
-    if (app_.get_subcommand("validate")->count("--json") > 0 && validate_.json.empty())
+    if (app_->get_subcommand("validate")->count("--json") > 0 && validate_.json.empty())
       validate_.json = "-";
     return validate_;
   }
   if (name == "calibrate") return calibrate_;
   if (name == "compare") {
-    if (app_.get_subcommand("compare")->count("--json") > 0 && compare_.json.empty())
+    if (app_->get_subcommand("compare")->count("--json") > 0 && compare_.json.empty())
       compare_.json = "-";
     return compare_;
   }
@@ -188,7 +193,7 @@ ColorMode CommandLineParser::color_mode() const {
 }
 
 Command CommandLineParser::finish_run() {
-  CLI::App* app = app_.get_subcommand("run");
+  CLI::App* app = app_->get_subcommand("run");
   run_.color = color_mode();
   run_.lowering.fidelity = texts_.fidelity == "full"       ? Fidelity::Full
                            : texts_.fidelity == "replicas" ? Fidelity::Replicas

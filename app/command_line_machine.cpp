@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "app/command_line_parser.h"
 
 // Commands that work on this machine for real, and what helps in a shell.

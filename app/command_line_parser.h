@@ -1,10 +1,15 @@
 #pragma once
-#include <CLI/CLI.hpp>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "app/command_line.h"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace rehearse {
 
@@ -15,14 +20,18 @@ using Choices = std::vector<std::string>;
 class CommandLineParser {
  public:
   CommandLineParser();
+  ~CommandLineParser();
+  CommandLineParser(const CommandLineParser&) = delete;
+  CommandLineParser& operator=(const CommandLineParser&) = delete;
   Command parse(const std::vector<std::string>& arguments);
   CommandTree tree();
 
  private:
   CLI::App* command(const std::string& name, const std::string& help, const std::string& details);
-  template <class T>
-  CLI::Option* value(CLI::App* app, const std::string& names, T& target,
-                     const std::string& value_name, const std::string& help) {
+  /// `App` is CLI::App, which this header does without.
+  template <class App, class T>
+  static auto* value(App* app, const std::string& names, T& target, const std::string& value_name,
+                     const std::string& help) {
     return app->add_option(names, target, help)->type_name(value_name);
   }
   CLI::Option* file(CLI::App* app, const std::string& names, std::string& target,
@@ -62,7 +71,7 @@ class CommandLineParser {
     std::string fidelity = "folded", collectives = "fluid", color = "auto", shard;
   };
 
-  CLI::App app_;
+  std::unique_ptr<CLI::App> app_;
   Texts texts_;
   RunOptions run_;
   CheckOptions check_;

@@ -1,3 +1,5 @@
+#include <CLI/CLI.hpp>
+
 #include "app/command_line_parser.h"
 #include "app/overview.h"
 #include "planner/framework.h"
