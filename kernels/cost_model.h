@@ -19,6 +19,8 @@ struct Cost {
   double seconds = 0;
   CostSource source = CostSource::DataSheet;
   double relative_error = 0;  ///< expected size of the error, as a fraction
+  /// Standard deviation of one execution from the next, as a fraction; 0: nobody measured it.
+  double deviation = 0;
 };
 
 /// Rates the data-sheet roofline is built on; filled from a GpuSpec by the caller, so that

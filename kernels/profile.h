@@ -92,6 +92,7 @@ struct ProfileSample {
   bool causal = false, accumulate_fp32 = false;
   double bytes = 0;
   double seconds = 0;
+  double deviation = 0;  ///< of one execution from the next, relative; 0: not measured
 };
 
 /// A factor with its source.

@@ -74,7 +74,7 @@ class ProfileCostModel final : public CostModel {
           profile_.sustained_rate.value * (scaled_ ? power_share(profile_.device, device) : 1);
     index_memory_fits();
     for (const ProfileSample& sample : profile_.samples)
-      samples_.insert_or_assign(key_of(sample), sample.seconds);
+      samples_.insert_or_assign(key_of(sample), Sampled{sample.seconds, sample.deviation});
   }
 
   Cost cost(const Operator& op) const override {
@@ -140,9 +140,10 @@ class ProfileCostModel final : public CostModel {
     if (!scaled_ && !samples_.empty()) {
       const auto at = samples_.find(sample_key(op));
       if (at != samples_.end())
-        return {.seconds = at->second,
+        return {.seconds = at->second.seconds,
                 .source = CostSource::Measured,
-                .relative_error = kMeasuredError};
+                .relative_error = kMeasuredError,
+                .deviation = at->second.deviation};
     }
     switch (op.family) {
       case OperatorFamily::Gemm:
@@ -274,7 +275,10 @@ class ProfileCostModel final : public CostModel {
   std::unique_ptr<CostModel> fallback_;
   double clock_share_ = 1;
   std::array<const MemoryFit*, static_cast<std::size_t>(kOperatorNameCount* kPasses)> memory_{};
-  std::unordered_map<ShapeKey, double, ShapeKeyHash> samples_;
+  struct Sampled {
+    double seconds, deviation;
+  };
+  std::unordered_map<ShapeKey, Sampled, ShapeKeyHash> samples_;
   mutable PriceCache cache_;
 };
 

@@ -309,6 +309,9 @@ const FieldTable<ProfileSample>& profile_sample_table() {
           .omit_default()
           .number("time_s", &ProfileSample::seconds, {1e-9, 1e6}, "measured time")
           .required()
+          .number("deviation", &ProfileSample::deviation, {0, 10},
+                  "of one execution from the next, relative: a standard deviation")
+          .omit_default()
           .check(check_sample);
   return table;
 }

@@ -11,6 +11,7 @@
 
 #include "plan/ensure.h"
 #include "runtime/command_line.h"
+#include "runtime/machine_facts.h"
 #include "runtime/patience.h"
 #include "runtime/train/rank_states.h"
 
@@ -44,6 +45,24 @@ BlockingCallGuard guard(double deadline_s, const char* what) {
   });
 }
 
+/// Whether the ranks on this machine are no more than the cores that they may run on together,
+/// bound to some of them or not.
+bool has_core_for_each_rank() {
+  MPI_Comm here = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here),
+            "MPI_Comm_split_type");
+  int ranks = 1;
+  check_mpi(MPI_Comm_size(here, &ranks), "MPI_Comm_size");
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  sched_getaffinity(0, sizeof cores, &cores);  // where it fails, no core is known
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof cores, MPI_BYTE, MPI_BOR, here),
+            "MPI_Allreduce");
+  MPI_Comm_free(&here);
+  const double quota = probe_cpu().quota_threads;
+  return ranks <= CPU_COUNT(&cores) && (quota <= 0 || ranks <= quota);
+}
+
 }  // namespace
 
 void check_mpi(int error, const char* what) {
@@ -60,6 +79,7 @@ MpiState::MpiState(double deadline) : deadline_s(deadline) {
     const BlockingCallGuard in_time = guard(deadline_s, "finding all ranks (MPI_Init)");
     int provided = 0;
     check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init");
+    has_own_core_ = has_core_for_each_rank();
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
@@ -97,19 +117,28 @@ MPI_Op MpiState::operation(DType dtype, Reduction how) const {
 }
 
 void MpiState::wait(MPI_Request& request, const char* what, const std::vector<int>& peers) {
+  // Spinning is fastest: who sleeps takes up each part of a collective late. But where ranks are
+  // more than cores, others need this very one. For a late rank it is worth while as long as
+  // waking up, which on virtual machines takes up to a millisecond, would cost a share of the wait.
+  const auto spins_for =
+      has_own_core_ ? std::chrono::microseconds(100'000) : std::chrono::microseconds(100);
+  constexpr int kRoundsPerLook = 16;  // at the clock
   Patience patience(deadline_s);
   auto pause = std::chrono::microseconds(20);
-  for (int round = 0;; ++round) {
+  const auto begin = Clock::now();
+  bool spins = true;
+  for (int round = 1;; ++round) {
     int is_done = 0;
     check_mpi(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), what);
     if (is_done != 0) return;
-    // Spinning is fastest, but other ranks may need this very core.
-    if (round < 200) {
+    if (spins) {
       sched_yield();
-      continue;
+      if (round % kRoundsPerLook != 0) continue;
+      spins = Clock::now() - begin < spins_for;
+    } else {
+      std::this_thread::sleep_for(pause);
+      pause = std::min<std::chrono::microseconds>(pause * 5 / 4, std::chrono::milliseconds(1));
     }
-    std::this_thread::sleep_for(pause);
-    pause = std::min<std::chrono::microseconds>(pause * 5 / 4, std::chrono::milliseconds(1));
     answer_signs();
     if (patience.is_over()) give_up(what, peers);
   }

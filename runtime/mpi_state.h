@@ -48,6 +48,7 @@ class MpiState {
   MPI_Comm signs_ = MPI_COMM_WORLD;
   MPI_Datatype bf16_ = MPI_DATATYPE_NULL;
   MPI_Op bf16_sum_ = MPI_OP_NULL, bf16_max_ = MPI_OP_NULL;
+  bool has_own_core_ = false;  ///< no more ranks on this machine than cores
   std::chrono::steady_clock::time_point last_look_;
 };
 

@@ -99,6 +99,7 @@ void OperatorMeter::close_unit() {
     if (open_s_[i] <= 0) continue;
     Timed& timed = operators_[sample_key(open_[i]).words];
     timed.op = open_[i];
+    timed.executions.push_back(open_s_[i]);
     timed.step_sum_s += open_s_[i];
     ++timed.step_count;
   }

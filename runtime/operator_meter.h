@@ -32,8 +32,9 @@ class OperatorMeter {
   /// though it meets few of the short operators.
   struct Timed {
     Operator op;
-    std::vector<double> seconds;  ///< of each step
-    double step_sum_s = 0;        ///< of the step at hand
+    std::vector<double> seconds;     ///< of each step
+    std::vector<double> executions;  ///< seconds of each
+    double step_sum_s = 0;           ///< of the step at hand
     int step_count = 0;
   };
   /// By what prices depend on.

@@ -66,6 +66,7 @@ void measure_rank(const PlanFile& file, int rank, ComputeDevice& device, double 
     OperatorMeter::Timed& all = found.operators[key];
     all.op = timed.op;
     all.seconds.insert(all.seconds.end(), timed.seconds.begin(), timed.seconds.end());
+    all.executions.insert(all.executions.end(), timed.executions.begin(), timed.executions.end());
   }
   for (const auto& [name, work] : meter.step_work())
     for (const double seconds : work.seconds)
@@ -103,6 +104,13 @@ void set_rates(const Found& found, const Profile& profile, DeviceFacts& device) 
         std::max(device.memory_bandwidth_bytes_per_s, statistics_of(rates).median);
 }
 
+/// The standard deviation, relative to the median, of a normal distribution with the same middle
+/// 80 %: few long interruptions, which the mean of a step holds, would tell of themselves alone.
+double deviation_of(const std::vector<double>& executions) {
+  constexpr double kMiddle80 = 2.5631;  // standard deviations from the 10th percentile to the 90th
+  return statistics_of(executions).spread() / kMiddle80;
+}
+
 Profile profile_of(const Found& found, const ProfiledDevice& on, int ranks) {
   Profile profile;
   profile.gpu = on.facts.gpu;
@@ -110,8 +118,10 @@ Profile profile_of(const Found& found, const ProfiledDevice& on, int ranks) {
   profile.made_by = "rehearse-device profile --plan; " + on.description +
                     (ranks > 1 ? "; " + std::to_string(ranks) + " ranks at once" : "") + "; " +
                     std::to_string(found.steps) + " steps";
-  for (const auto& [key, timed] : found.operators)
+  for (const auto& [key, timed] : found.operators) {
     profile.samples.push_back(profile_sample(timed.op, statistics_of(timed.seconds).median));
+    profile.samples.back().deviation = deviation_of(timed.executions);
+  }
   profile.device = on.facts;
   set_rates(found, profile, profile.device);
   for (const auto& [name, rates] : found.step_rates) {

@@ -78,6 +78,7 @@ Task Lowering::layer_task(StageUnit& u, const Piece& piece, int member) {
                    group_name(piece.group) + (" " + std::to_string(replicas.front())) + " " +
                        std::to_string(u.stage) + " " + std::to_string(member),
                    groups, piece.collective);
+  task.seconds += piece.late_s;
   return task;
 }
 
@@ -122,7 +123,8 @@ void Lowering::add_layer_collective(StageUnit& u, const ActionAt& at, const Piec
   // A unit has a handful of different collectives, asked for thousands of times.
   const auto same = [&](const StageUnit::LayerTask& made) {
     return made.group == piece.group && made.member == member && made.task.bytes == piece.bytes &&
-           made.task.label == piece.label && made.hidden_s == piece.hidden_s;
+           made.task.label == piece.label && made.hidden_s == piece.hidden_s &&
+           made.late_s == piece.late_s;
   };
   auto prototype = std::find_if(u.layer_tasks.begin(), u.layer_tasks.end(), same);
   if (prototype == u.layer_tasks.end()) {
@@ -131,8 +133,8 @@ void Lowering::add_layer_collective(StageUnit& u, const ActionAt& at, const Piec
     std::vector<std::int32_t> group;
     for (const int d : devices) group.push_back(device(u, d));
     made.device = add_group(group);
-    prototype = u.layer_tasks.insert(
-        u.layer_tasks.end(), {piece.group, member, piece.hidden_s, made, std::move(devices)});
+    prototype = u.layer_tasks.insert(u.layer_tasks.end(), {piece.group, member, piece.hidden_s,
+                                                           piece.late_s, made, std::move(devices)});
   }
   Task task = prototype->task;
   task.chunk = static_cast<std::int16_t>(at.chunk);

@@ -3,6 +3,7 @@
 
 #include "strategies/lowering.h"
 #include "strategies/tensor_grid.h"
+#include "strategies/tensor_lateness.h"
 #include "strategies/tensor_overlap.h"
 
 namespace rehearse {
@@ -33,8 +34,14 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
     }
   }
   // Across nodes the flows of a collective have no time known beforehand: it stays in line.
-  const bool overlaps = plan_.overlap.tensor || plan_.overlap.tensor_pieces;
-  if (!overlaps || !kind.is_local || plan_.tp == 1) return items;
+  if (kind.is_local && plan_.tp > 1) overlap_tensor_collectives(u, items);
+  add_tensor_lateness(items, plan_.tp, plan_.tensor_rows);
+  return items;
+}
+
+/// Tensor collectives beside the operators that hide them, as far as the plan lets them.
+void Lowering::overlap_tensor_collectives(const StageUnit& u, std::vector<ChunkItem>& items) const {
+  if (!plan_.overlap.tensor && !plan_.overlap.tensor_pieces) return;
   const std::vector<int>& replicas = classes_.members[static_cast<std::size_t>(u.replica_class)];
   const std::vector<GpuId> group = tensor_group(replicas.front(), 0, u.stage);
   const double sms = std::max(1, cluster_.gpu(group.front()).streaming_multiprocessors);
@@ -49,7 +56,6 @@ std::vector<ChunkItem> Lowering::items_of(const StageUnit& u, const PieceKey& ke
     if (is_tensor(item.group) && !plan_.overlap.tensor) item.beside_next = false;
   hide_tensor_collectives(items, share);
   if (plan_.overlap.tensor_pieces) hide_tensor_pieces(items, plan_.tp, share);
-  return items;
 }
 
 const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
@@ -94,6 +100,7 @@ const std::vector<Piece>& Lowering::pieces(StageUnit& u, const PieceKey& key) {
     piece.collective = item.collective;
     piece.bytes = item.item.bytes;
     piece.hidden_s = item.hidden_s;
+    piece.late_s = item.late_s;
     piece.label = item.item.label;
     piece.first_bucket = bucket;
     piece.layer = layer;

@@ -28,6 +28,7 @@ struct Piece {
   CollectiveKind collective = CollectiveKind::AllReduce;
   double bytes = 0;
   double hidden_s = 0;  ///< of a collective: beside the next piece
+  double late_s = 0;    ///< of a collective: waiting for the latest of its ranks
   std::int32_t label = 0;
   std::int32_t first_bucket = 0;  ///< the bucket of its items (pieces are cut between buckets)
   std::int32_t layer = -1;        ///< likewise, where pieces are cut between layers
@@ -131,7 +132,7 @@ struct StageUnit {
   struct LayerTask {
     CommGroup group;
     int member;  ///< see Lowering::layer_devices
-    double hidden_s;
+    double hidden_s, late_s;
     Task task;
     std::vector<int> devices;  ///< of the unit, that take part
   };
@@ -209,6 +210,7 @@ class Lowering {
   ChunkExtent extent_of(int chunk) const;
   const std::vector<Piece>& pieces(StageUnit& unit, const PieceKey& key);
   std::vector<ChunkItem> items_of(const StageUnit& unit, const PieceKey& key) const;
+  void overlap_tensor_collectives(const StageUnit& unit, std::vector<ChunkItem>& items) const;
   std::vector<GpuId> tensor_group(int replica, int context, int stage) const;
   std::vector<GpuId> context_group(int replica, int tensor, int stage) const;
   /// Tensor (context) groups of some replicas at a stage: those of all context (tensor) ranks that

@@ -94,6 +94,7 @@ StageProgrammer::Priced StageProgrammer::price_all(const std::vector<LayerItem>&
       to.item.work = WorkKind::TensorComm;
     } else {
       to.item = price(from.op, priced.totals);
+      to.deviation = costs_.cost(from.op).deviation;
       to.is_product = from.op.family == OperatorFamily::Gemm;
       to.weight_gradient = from.op.pass == Pass::WeightGradient;
     }

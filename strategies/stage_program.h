@@ -21,6 +21,8 @@ struct ChunkItem {
   bool beside_next = false;  ///< a collective that the next item does not need
   bool is_product = false;   ///< a matrix product
   double hidden_s = 0;       ///< of a collective: taken from its time, since the next item hides it
+  double late_s = 0;         ///< of a collective: in its time, waiting for the latest rank
+  double deviation = 0;      ///< of an operator's time from one execution to the next, relative
   bool weight_gradient = false;  ///< moves to the WeightGradient action of a split backward
   std::int32_t bucket = 0;       ///< gradient bucket its unit (layer, embedding, head) is in
 };

@@ -66,13 +66,16 @@ void check_all_measured(const PlanFile& file) {
   INFO(problems.text());
   REQUIRE(again.has_value());
   const auto prices = profile_cost_model(*again, again->device);
+  int varying = 0;
   for (const Operator& op : operators_of(file)) {
     CAPTURE(operator_name(op.name), pass_name(op.pass), op.m, op.n, op.k, op.bytes);
     const Cost cost = prices->cost(op);
     CHECK(cost.source == CostSource::Measured);
     CHECK(cost.seconds > 0);
     CHECK(cost.seconds < 10);
+    varying += cost.deviation > 0;
   }
+  CHECK(varying > 10);  // no operator on a CPU takes the same time twice
 }
 
 }  // namespace
