@@ -106,9 +106,10 @@ void set_rates(const Found& found, const Profile& profile, DeviceFacts& device) 
 
 /// The standard deviation, relative to the median, of a normal distribution with the same middle
 /// 80 %: few long interruptions, which the mean of a step holds, would tell of themselves alone.
+/// At most 1: what varies by more is disturbed by others, and says nothing of the next run.
 double deviation_of(const std::vector<double>& executions) {
   constexpr double kMiddle80 = 2.5631;  // standard deviations from the 10th percentile to the 90th
-  return statistics_of(executions).spread() / kMiddle80;
+  return std::min(1.0, statistics_of(executions).spread() / kMiddle80);
 }
 
 Profile profile_of(const Found& found, const ProfiledDevice& on, int ranks) {
