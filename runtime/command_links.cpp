@@ -192,7 +192,7 @@ int command_links(Arguments arguments) {
   TrafficCount count;
   std::vector<int> everyone;
   for (int rank = 0; rank < world->size(); ++rank) everyone.push_back(rank);
-  const auto all = world->group(everyone, count);
+  const auto all = world->group(everyone, count, {{0, 1, 0}, {1, 0, 0}});
   LinkMeter meter(*world, *all);
   const std::string source = "rehearse-device links; " + probe_cpu().model + ", MPI, " +
                              std::to_string(world->size()) + " ranks; median of 5 to 15";

@@ -13,9 +13,10 @@
 
 #include "plan/json_value.h"
 #include "plan/units.h"
+#include "runtime/channel_world.h"
 #include "runtime/device_commands.h"
 #include "runtime/machine_facts.h"
-#include "runtime/nccl_world.h"
+#include "runtime/nccl_backend.h"
 #include "runtime/train/local_launch.h"
 #include "runtime/train/memory_need.h"
 #include "runtime/train/rank_place.h"
@@ -248,13 +249,17 @@ int run_rank(const TrainRequest& request) {
   if (!on_gpu) place.rank = std::max(0, launched_rank());
   const RankSign sign(request.states, place.rank);
   std::unique_ptr<ComputeDevice> gpu;  // outlives the world, which moves what lies on it
+  std::unique_ptr<ChannelBackend> channels;
   std::unique_ptr<World> world;
   try {
     if (on_gpu) {
       gpu = gpu_for(request, place);
-      world = place.size == 1
-                  ? lone_world()
-                  : nccl_world(place.rank, place.size, place.meeting, request.deadline_s, *gpu);
+      if (place.size > 1) {
+        channels = nccl_backend(*gpu);
+        world = channel_world(place.rank, place.size, place.meeting, request.deadline_s, *channels);
+      } else {
+        world = lone_world();
+      }
     } else {
       world = started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
     }

@@ -38,7 +38,8 @@ class LoneWorld final : public World {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count) override {
+  std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count,
+                                      const std::vector<MessageLane>&) override {
     ensure(ranks == std::vector<int>{0}, "the only rank is 0");
     return lone_communicator(count);
   }

@@ -1,5 +1,6 @@
 #pragma once
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -42,7 +43,10 @@ class PendingTransfer {
   virtual ~PendingTransfer() = default;
   /// Moves it on; true once it is done. Throws CommunicationError.
   virtual bool test() = 0;
-  /// Returns when it is done. Throws CommunicationError, at the latest after the deadline.
+  /// Afterwards it is done for whoever asks the device: whatever it is asked to compute or to hand
+  /// over from now on finds it done. On CPUs that is when it is done; on GPUs the device waits, not
+  /// the host. Throws CommunicationError, as does a later wait of the host, at the latest after the
+  /// deadline.
   virtual void wait() = 0;
 };
 using Transfer = std::unique_ptr<PendingTransfer>;  ///< empty: done already
@@ -85,7 +89,11 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  /// Returns on the host once all have called it.
   virtual void barrier() = 0;
+  /// All ranks of a group that will exchange all with all call it before: what that needs is then
+  /// made while nothing else is under way.
+  virtual void prepare_all_to_all() {}
 
   /// In place, everywhere the same bytes. fp32, fp64 or bf16.
   Transfer start_all_reduce(const TensorView& tensor, Reduction how, Traffic traffic);
@@ -121,6 +129,12 @@ class Communicator {
   TransferWatch watch_;
 };
 
+/// A way that messages of a group take: from one of its ranks to another, with a tag.
+struct MessageLane {
+  int from = 0, to = 0, tag = 0;
+  auto operator<=>(const MessageLane&) const = default;
+};
+
 /// The group of a rank that is alone.
 std::unique_ptr<Communicator> lone_communicator(TrafficCount& count);
 
@@ -131,9 +145,19 @@ class World {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   /// A group of `ranks` in that order, this rank among them. All ranks of the world call this in
-  /// the same order, each with the group it belongs to (groups of one included).
-  virtual std::unique_ptr<Communicator> group(const std::vector<int>& ranks,
-                                              TrafficCount& count) = 0;
+  /// the same order, each with the group it belongs to (groups of one included). `lanes`: all the
+  /// ways that messages of the group will take; its ranks say the same.
+  virtual std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count,
+                                              const std::vector<MessageLane>& lanes) = 0;
+  /// Whether transfers run on the device beside its operators. Memory must then not be allocated or
+  /// given back while any are under way: a GPU may wait for all of them first.
+  virtual bool moves_on_device() const { return false; }
+  /// To be called between the pieces of a rank's work: it asks the device for a few of them ahead of
+  /// time and no more, and learns of ranks that failed. Throws CommunicationError.
+  virtual void pace() {}
+  /// All ranks call it when the run has gone well and nothing is under way any more; then groups
+  /// may go. Where groups go without, the run has failed. Throws CommunicationError.
+  virtual void end() {}
   /// Ends every rank of the run at once; the process of this one too, where there are others.
   virtual void abort(int exit_code) = 0;
 };

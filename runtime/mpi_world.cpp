@@ -136,7 +136,8 @@ class MpiWorld final : public World {
   int rank() const override { return state_.rank; }
   int size() const override { return state_.size; }
 
-  std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count) override {
+  std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count,
+                                      const std::vector<MessageLane>&) override {
     // Each group is known by its least rank; ranks in a group keep the order given.
     const auto place = std::find(ranks.begin(), ranks.end(), state_.rank);
     ensure(place != ranks.end(), "a rank makes the groups that it belongs to");

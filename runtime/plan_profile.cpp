@@ -12,6 +12,7 @@
 #include "runtime/busy_ranks.h"
 #include "runtime/operator_meter.h"
 #include "runtime/train/solo_world.h"
+#include "runtime/train/warm_up.h"
 
 namespace rehearse {
 namespace {
@@ -25,20 +26,6 @@ struct Found {
   std::map<std::string, std::vector<double>> step_rates;  ///< bytes/s, by name
   int steps = 0;
 };
-
-/// Tokens without meaning; their labels are those behind them.
-SampleReader made_up_text(std::int64_t vocab) {
-  return [vocab](std::int64_t sample, TokenRange range, std::span<std::int32_t> tokens,
-                 std::span<std::int32_t> labels) {
-    const auto token = [&](std::int64_t i) {
-      return static_cast<std::int32_t>((sample * 7919 + i * 104729) % vocab);
-    };
-    for (int i = range.begin; i < range.end; ++i) {
-      tokens[static_cast<std::size_t>(i - range.begin)] = token(i);
-      labels[static_cast<std::size_t>(i - range.begin)] = token(i + 1);
-    }
-  };
-}
 
 /// Steps of one rank until the time is over; the first warms up.
 void measure_rank(const PlanFile& file, int rank, ComputeDevice& device, double budget_s,

@@ -1,5 +1,7 @@
 #include "kernels/cuda/cuda_device.h"
 
+#include <cstring>
+
 namespace rehearse {
 
 std::vector<CudaDeviceFacts> cuda_devices(std::string* reason) {
@@ -41,12 +43,9 @@ CudaContext::CudaContext(cudaStream_t cuda_stream, const cudaDeviceProp& propert
 }
 
 void* CudaContext::workspace(std::size_t bytes) {
-  if (bytes <= workspace_.bytes()) return workspace_.data();
-  // Kernels under way may still use the old memory.
-  check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
-  workspace_ = CudaBuffer();
-  workspace_ = CudaBuffer(bytes + bytes / 2);
-  return workspace_.data();
+  if (workspaces_.empty() || bytes > workspaces_.back().bytes())
+    workspaces_.emplace_back(bytes + bytes / 2);
+  return workspaces_.back().data();
 }
 
 void CudaContext::allow_shared_memory(const void* kernel, std::size_t bytes) {
@@ -80,6 +79,8 @@ CudaDevice::CudaDevice(int index) : index_(index) {
   stream_.emplace();
   context_.emplace(stream_->handle(), properties_);
   gemm_.emplace(properties_.major, properties_.minor);
+  constexpr std::size_t kUploadsUnderWay = 8;
+  staging_ = std::vector<Staging>(kUploadsUnderWay);
 }
 
 std::string CudaDevice::description() const {
@@ -97,13 +98,28 @@ void CudaDevice::release(void* memory) noexcept { report_cuda(cudaFree(memory));
 
 void CudaDevice::upload(void* to_device, const void* from_host, std::size_t bytes) {
   make_current();
-  check_cuda(cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice, stream()));
   // The caller may change its memory at once.
+  if (bytes <= kStagedBytes) {
+    Staging& staging = staging_[next_staging_];
+    next_staging_ = (next_staging_ + 1) % staging_.size();
+    if (!staging.left.is_reached()) {
+      about_to_wait();
+      staging.left.wait();
+    }
+    std::memcpy(staging.memory.data(), from_host, bytes);
+    check_cuda(cudaMemcpyAsync(to_device, staging.memory.data(), bytes, cudaMemcpyHostToDevice,
+                               stream()));
+    staging.left.record(stream());
+    return;
+  }
+  about_to_wait();
+  check_cuda(cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice, stream()));
   check_cuda(cudaStreamSynchronize(stream()));
 }
 
 void CudaDevice::download(void* to_host, const void* from_device, std::size_t bytes) {
   make_current();
+  about_to_wait();
   check_cuda(cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDeviceToHost, stream()));
   check_cuda(cudaStreamSynchronize(stream()));
 }
@@ -120,6 +136,7 @@ void CudaDevice::copy(void* to, const void* from, std::size_t bytes) {
 
 void CudaDevice::synchronize() {
   make_current();
+  about_to_wait();
   check_cuda(cudaStreamSynchronize(stream()));
 }
 

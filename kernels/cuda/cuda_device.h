@@ -1,6 +1,8 @@
 #pragma once
+#include <functional>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "kernels/cuda/cublas_gemm.h"
 #include "kernels/cuda/cuda_devices.h"
@@ -18,7 +20,9 @@ class CudaContext final : public LaunchContext {
   void check_launch(const std::source_location& where) override;
 
  private:
-  CudaBuffer workspace_;
+  /// The last is in use. Smaller ones before it are kept: to give memory back, CUDA waits for all
+  /// that any stream is doing, and transfers among ranks may be waiting for this very device.
+  std::vector<CudaBuffer> workspaces_;
   std::map<const void*, std::size_t> allowed_;
 };
 
@@ -36,18 +40,33 @@ class CudaDevice final : public ComputeDevice {
   void synchronize() override;
 
   cudaStream_t stream() const { return stream_->handle(); }
+  /// Called before the host waits for the GPU, by whoever knows that it could wait for ever.
+  std::function<void()> before_host_waits;
   CublasGemm& gemm() { return *gemm_; }
 
  private:
   void execute(const OperatorCall& call) override;
+  void about_to_wait() const {
+    if (before_host_waits) before_host_waits();
+  }
   /// The runtime's current GPU belongs to the thread, and others change it: every entry sets it.
   void make_current() const { check_cuda(cudaSetDevice(index_)); }
+
+  /// Small uploads, such as a micro-batch's tokens, go by way of memory that the GPU reads by
+  /// itself, so that the host waits for none of them. Some may be on their way at once.
+  static constexpr std::size_t kStagedBytes = std::size_t{1} << 18;
+  struct Staging {
+    PinnedBuffer memory{kStagedBytes};
+    CudaEvent left;
+  };
 
   int index_;
   cudaDeviceProp properties_{};
   std::optional<CudaStream> stream_;
   std::optional<CudaContext> context_;
   std::optional<CublasGemm> gemm_;
+  std::vector<Staging> staging_;
+  std::size_t next_staging_ = 0;
 };
 
 }  // namespace rehearse

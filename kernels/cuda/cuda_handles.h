@@ -30,6 +30,12 @@ class CudaEvent {
   CudaEvent& operator=(const CudaEvent&) = delete;
   void record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream)); }
   void wait() { check_cuda(cudaEventSynchronize(event_)); }
+  /// Also where it was never recorded.
+  bool is_reached() const {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status != cudaErrorNotReady) check_cuda(status);
+    return status == cudaSuccess;
+  }
   /// Seconds from `start` to this event, both reached. Resolution about 0.5 µs (CUDA runtime API,
   /// cudaEventElapsedTime).
   double seconds_since(const CudaEvent& start) const {
@@ -67,6 +73,19 @@ class CudaBuffer {
   }
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
+};
+
+/// Memory of the host that the GPU reads and writes by itself, while the host goes on.
+class PinnedBuffer {
+ public:
+  explicit PinnedBuffer(std::size_t bytes) { check_cuda(cudaMallocHost(&data_, bytes)); }
+  ~PinnedBuffer() { report_cuda(cudaFreeHost(data_)); }
+  PinnedBuffer(const PinnedBuffer&) = delete;
+  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
 };
 
 /// A recorded sequence of launches, replayed at the cost of one.

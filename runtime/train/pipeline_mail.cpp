@@ -1,6 +1,8 @@
 #include "runtime/train/pipeline_mail.h"
 
 #include <algorithm>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "plan/ensure.h"
@@ -10,11 +12,35 @@ namespace {
 
 int tag_of(bool forward) { return forward ? 1 : 2; }
 
+/// Where an action's result goes; nothing for the model's ends and for weight gradients.
+std::optional<ChunkPlace> next_place(const Schedule& schedule, int stage, const Action& action) {
+  if (action.kind == ActionKind::WeightGradient) return std::nullopt;
+  const int step = action.kind == ActionKind::Forward ? 1 : -1;
+  const int piece = piece_of(schedule, stage, action.chunk) + step;
+  if (piece < 0 || piece >= piece_count(schedule)) return std::nullopt;
+  return place_of(schedule, piece, action.micro_batch);
+}
+
 }  // namespace
 
+std::vector<MessageLane> pipeline_lanes(const Schedule& schedule) {
+  std::set<MessageLane> lanes;
+  for (int stage = 0; stage < schedule.stages; ++stage)
+    for (const Action& action : schedule.actions[static_cast<std::size_t>(stage)]) {
+      const auto to = next_place(schedule, stage, action);
+      if (to && to->stage != stage)
+        lanes.insert({stage, to->stage, tag_of(action.kind == ActionKind::Forward)});
+    }
+  return {lanes.begin(), lanes.end()};
+}
+
 PipelineMail::PipelineMail(const RankContext& rank, const Schedule& schedule, int stage,
-                           Communicator& stages)
-    : rank_(rank), schedule_(schedule), stage_(stage), stages_(stages) {
+                           Communicator& stages, bool moves_on_device)
+    : rank_(rank),
+      schedule_(schedule),
+      stage_(stage),
+      stages_(stages),
+      moves_on_device_(moves_on_device) {
   for (int sender = 0; sender < schedule.stages; ++sender)
     if (sender != stage) expect(sender);
 }
@@ -23,13 +49,10 @@ void PipelineMail::expect(int sender) {
   Inbox down{.peer = sender, .forward = true, .order = {}};
   Inbox up{.peer = sender, .forward = false, .order = {}};
   for (const Action& action : schedule_.actions[static_cast<std::size_t>(sender)]) {
-    if (action.kind == ActionKind::WeightGradient) continue;
     const bool forward = action.kind == ActionKind::Forward;
-    const int piece = piece_of(schedule_, sender, action.chunk) + (forward ? 1 : -1);
-    if (piece < 0 || piece >= piece_count(schedule_)) continue;
-    const ChunkPlace place = place_of(schedule_, piece, action.micro_batch);
-    if (place.stage != stage_) continue;
-    (forward ? down : up).order.push_back({forward, place.chunk, action.micro_batch});
+    const auto place = next_place(schedule_, sender, action);
+    if (!place || place->stage != stage_) continue;
+    (forward ? down : up).order.push_back({forward, place->chunk, action.micro_batch});
   }
   for (Inbox* inbox : {&down, &up}) {
     if (inbox->order.empty()) continue;
@@ -85,6 +108,8 @@ void PipelineMail::send(bool forward, int chunk, int micro_batch, Tensor tensor)
   if (!rank_.plan.overlap.pipeline) finish(departure.transfer);
   departures_.push_back(std::move(departure));
   release_sent();
+  for (; moves_on_device_ && departures_.size() > kDepartures; departures_.pop_front())
+    finish(departures_.front().transfer);
 }
 
 void PipelineMail::release_sent() {

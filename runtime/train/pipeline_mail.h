@@ -9,6 +9,9 @@
 
 namespace rehearse {
 
+/// The ways between stages that messages of a schedule take.
+std::vector<MessageLane> pipeline_lanes(const Schedule& schedule);
+
 /// Activations and their gradients on the way between the stages of one replica.
 ///
 /// Nothing names a message but its place in the order of its sender's work: since every rank knows
@@ -17,7 +20,11 @@ namespace rehearse {
 /// waits for its message to leave never waits for a receiver that does the same.
 class PipelineMail {
  public:
-  PipelineMail(const RankContext& rank, const Schedule& schedule, int stage, Communicator& stages);
+  /// `moves_on_device`: see World. Then the host knows late that a message has left, and few of
+  /// them wait for it: at most `kDepartures` after each send.
+  PipelineMail(const RankContext& rank, const Schedule& schedule, int stage, Communicator& stages,
+               bool moves_on_device);
+  static constexpr int kDepartures = 4;
 
   void begin_step();
   /// What a chunk's Forward (from the piece before) or backward (from the piece after) needs.
@@ -55,6 +62,7 @@ class PipelineMail {
   const Schedule& schedule_;
   int stage_;
   Communicator& stages_;
+  bool moves_on_device_;
   std::vector<Inbox> inboxes_;
   std::map<Key, std::size_t> inbox_of_;
   std::map<Key, Arrival> arrivals_;

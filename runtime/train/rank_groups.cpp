@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "runtime/train/pipeline_mail.h"
+#include "runtime/train/ring_attention.h"
+
 namespace rehearse {
 namespace {
 
@@ -40,11 +43,17 @@ RankGroups::RankGroups(World& all, const Plan& plan, const Schedule& schedule, b
                        TrafficCount& traffic) {
   const RankMap map(plan);
   at = map.coordinates(Rank{all.rank()});
-  const auto group = [&](const std::vector<int>& ranks) { return all.group(ranks, traffic); };
+  const auto group = [&](const std::vector<int>& ranks,
+                         const std::vector<MessageLane>& lanes = {}) {
+    return all.group(ranks, traffic, lanes);
+  };
   tensor = group(values(map.group(Axis::Tensor, at)));
-  context = group(values(map.group(Axis::Context, at)));
+  const bool in_ring = plan.cp > 1 && plan.context == ContextKind::Ring;
+  context = group(values(map.group(Axis::Context, at)),
+                  in_ring ? ring_lanes(plan.cp) : std::vector<MessageLane>{});
+  if (plan.context == ContextKind::AllToAll) context->prepare_all_to_all();
   data = group(ranks_along(map, at, true, false, false));
-  stages = group(values(map.group(Axis::Pipeline, at)));
+  stages = group(values(map.group(Axis::Pipeline, at)), pipeline_lanes(schedule));
   norm = group(ranks_along(map, at, plan.zero > 0, true, true));
   Coordinates partner = at;
   partner.pipeline = copy_stage(schedule, tied_embeddings, at.pipeline);

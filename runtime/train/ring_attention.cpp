@@ -1,5 +1,6 @@
 #include "runtime/train/ring_attention.h"
 
+#include <set>
 #include <utility>
 
 #include "runtime/train/sequence_tables.h"
@@ -11,6 +12,15 @@ namespace {
 constexpr int kKeysTag = 1, kGradientsTag = 2;
 
 }  // namespace
+
+std::vector<MessageLane> ring_lanes(int ranks) {
+  std::set<MessageLane> lanes;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int next = (rank + 1) % ranks, last = (rank + ranks - 1) % ranks;
+    lanes.insert({{rank, next, kKeysTag}, {rank, last, kKeysTag}, {rank, last, kGradientsTag}});
+  }
+  return {lanes.begin(), lanes.end()};
+}
 
 RingAttention::RingAttention(const RankContext& rank, const HeadCounts& counts)
     : rank_(rank), counts_(counts) {

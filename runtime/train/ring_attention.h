@@ -3,6 +3,9 @@
 
 namespace rehearse {
 
+/// The ways that messages of a ring of context ranks take.
+std::vector<MessageLane> ring_lanes(int ranks);
+
 /// Attention of context ranks that each hold a part of every sequence. Keys and values go round the
 /// ring (Liu et al. 2023, arXiv 2310.01889); each rank attends with its queries to the block at
 /// hand and joins what it gets by the log-sum-exps. In the backward they go round again, the other

@@ -101,7 +101,8 @@ class SoloWorld final : public World {
       : rank_(rank), size_(size), device_(device) {}
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count) override {
+  std::unique_ptr<Communicator> group(const std::vector<int>& ranks, TrafficCount& count,
+                                      const std::vector<MessageLane>&) override {
     const auto place = std::find(ranks.begin(), ranks.end(), rank_);
     ensure(place != ranks.end(), "a rank makes the groups that it belongs to");
     if (ranks.size() == 1) return lone_communicator(count);

@@ -20,6 +20,13 @@ void TensorPool::give_back(DeviceBuffer buffer) {
   free_[bytes].push_back(std::move(buffer));
 }
 
+void TensorPool::reserve(std::size_t bytes, int count) {
+  for (int i = 0; i < count; ++i) {
+    free_[bytes].emplace_back(*device_, bytes);
+    allocated_bytes_ += bytes;
+  }
+}
+
 Tensor::Tensor(TensorPool& pool, DType dtype, TensorShape shape)
     : block_(std::make_shared<Block>(
           pool, static_cast<std::size_t>(shape.elements()) * element_bytes(dtype))),

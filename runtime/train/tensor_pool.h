@@ -20,6 +20,10 @@ class TensorPool {
   /// Bytes ever allocated: the high-water mark, since nothing goes back to the device.
   std::size_t allocated_bytes() const { return allocated_bytes_; }
   ComputeDevice& device() const { return *device_; }
+  /// Goes on with what stands for the same device.
+  void compute_on(ComputeDevice& device) { device_ = &device; }
+  /// Allocates so many buffers beside those that there are.
+  void reserve(std::size_t bytes, int count);
 
  private:
   ComputeDevice* device_;

@@ -10,6 +10,7 @@
 #include "runtime/train/corpus.h"
 #include "runtime/train/run_checkpoints.h"
 #include "runtime/train/step_recorder.h"
+#include "runtime/train/warm_up.h"
 
 namespace rehearse {
 namespace {
@@ -82,7 +83,8 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
   std::optional<StepRecorder> recorder;  // outlives the trainer, which computes on its device
   if (!request.timeline.empty()) recorder.emplace(file, world.rank(), device);
   Trainer trainer(file, options, world, recorder ? recorder->device() : device, corpus.tokens,
-                  corpus.reader);
+                  corpus.reader,
+                  world.moves_on_device() ? warmed_pool(file, options, world, device) : nullptr);
   if (recorder) recorder->attach(trainer);
   RunCheckpoints checkpoints(request, file, corpus, trainer);
   if (request.resume) checkpoints.resume();
@@ -110,6 +112,7 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
   result.samples_per_epoch = trainer.batches().samples_per_epoch();
   if (!request.checkpoint.empty() && checkpoints.saved_step() != trainer.next_step())
     checkpoints.save();
+  world.end();
   return result;
 }
 

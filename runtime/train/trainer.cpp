@@ -36,19 +36,22 @@ double bucket_parameters(const Plan& plan) {
 }
 
 Trainer::Trainer(const PlanFile& file, const TrainOptions& options, World& world,
-                 ComputeDevice& device, std::int64_t corpus_tokens, SampleReader reader)
+                 ComputeDevice& device, std::int64_t corpus_tokens, SampleReader reader,
+                 std::shared_ptr<TensorPool> pool)
     : file_(file),
       options_(options),
       schedule_(schedule_of(file, RankMap(file.plan).coordinates(Rank{world.rank()}).data)),
+      world_(world),
       device_(device),
       reader_(std::move(reader)),
       batches_(batch_spec(file, options, corpus_tokens)),
-      rate_(options.rate) {
+      rate_(options.rate),
+      pool_(pool != nullptr ? std::move(pool) : std::make_shared<TensorPool>(device)) {
+  pool_->compute_on(device);
   ensure(why_not_runnable(file_).empty(), "whoever trains a plan has checked it");
   ensure(world.size() == world_size(file_.plan), "the world is as large as the plan");
   groups_ = std::make_unique<RankGroups>(world, file_.plan, schedule_, file_.model.tied_embeddings,
                                          traffic_);
-  pool_ = std::make_unique<TensorPool>(device_);
   store_ = std::make_unique<ParameterStore>(*pool_, dtype_of(file_.plan.precision));
   rank_.emplace(RankContext{.model = file_.model,
                             .plan = file_.plan,
@@ -75,6 +78,11 @@ Trainer::Trainer(const PlanFile& file, const TrainOptions& options, World& world
 
 double Trainer::tokens_per_step() const {
   return static_cast<double>(file_.workload.global_batch) * file_.workload.seq_len;
+}
+
+std::size_t Trainer::message_bytes() const {
+  return static_cast<std::size_t>(rank_->split_tokens() * file_.model.hidden) *
+         element_bytes(rank_->dtype);
 }
 
 void Trainer::make_units() {
@@ -107,7 +115,7 @@ void Trainer::make_chunks() {
   tables_.emplace(*rank_);
   const auto& units = store_->units();
   const int stage = groups_->at.pipeline;
-  mail_.emplace(*rank_, schedule_, stage, *groups_->stages);
+  mail_.emplace(*rank_, schedule_, stage, *groups_->stages, world_.moves_on_device());
   sync_.emplace(*rank_, *groups_, schedule_, stage);
   optimizer_.emplace(*rank_, *groups_, *sync_, options_.adam);
   for (int chunk = 0; chunk < schedule_.chunks; ++chunk) {
@@ -155,6 +163,7 @@ const MicroBatch& Trainer::data_of(int micro_batch) {
 }
 
 void Trainer::execute(const Action& action) {
+  world_.pace();
   if (on_action) on_action(action);
   ModelChunk& chunk = chunks_[static_cast<std::size_t>(action.chunk)];
   const int m = action.micro_batch;

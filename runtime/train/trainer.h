@@ -50,10 +50,12 @@ enum class TensorKind : std::uint8_t { Weight, Gradient };
 /// One rank of a training run: the plan's layout, and the plan's schedule executed literally.
 class Trainer {
  public:
-  /// `corpus_tokens`: what BatchPlan deals out. REQUIRES: the plan is runnable, and the world is as
-  /// large as the plan. All ranks construct theirs together.
+  /// `corpus_tokens`: what BatchPlan deals out. `pool`: memory to use, of the same device; empty:
+  /// its own. REQUIRES: the plan is runnable, and the world is as large as the plan. All ranks
+  /// construct theirs together.
   Trainer(const PlanFile& file, const TrainOptions& options, World& world, ComputeDevice& device,
-          std::int64_t corpus_tokens, SampleReader reader);
+          std::int64_t corpus_tokens, SampleReader reader,
+          std::shared_ptr<TensorPool> pool = nullptr);
 
   /// One step of training. Throws CommunicationError, and std::runtime_error where the loss is no
   /// number any more.
@@ -88,6 +90,8 @@ class Trainer {
   void restore_traffic(const TrafficCount& counted) { traffic_ = counted; }
   double tokens_per_step() const;
   std::int64_t parameters() const { return store_->parameter_count(); }
+  /// What a stage sends another of a micro-batch.
+  std::size_t message_bytes() const;
   std::size_t allocated_bytes() const { return pool_->allocated_bytes(); }
   RankGroups& groups() { return *groups_; }
   ParameterStore& store() { return *store_; }
@@ -116,14 +120,17 @@ class Trainer {
   PlanFile file_;
   TrainOptions options_;
   Schedule schedule_;
+  World& world_;
   ComputeDevice& device_;
   SampleReader reader_;
   TrafficCount traffic_;
   BatchPlan batches_;
   LearningRate rate_;
-  std::unique_ptr<RankGroups> groups_;
-  std::unique_ptr<TensorPool> pool_;
+  std::shared_ptr<TensorPool> pool_;
   std::unique_ptr<ParameterStore> store_;
+  /// Goes before the memory: where a step fails, that is how transfers under way are ended, for
+  /// which a GPU would else wait when memory is given back.
+  std::unique_ptr<RankGroups> groups_;
   std::optional<RankContext> rank_;
   std::optional<SequenceTables> tables_;
   std::vector<ModelChunk> chunks_;

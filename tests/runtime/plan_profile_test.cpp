@@ -113,7 +113,7 @@ TEST_CASE("a rank whose others are not there repeats its own part and gets made-
   const auto device = cpu_device(1);
   const auto world = solo_world(1, 3, *device);
   TrafficCount count;
-  const auto all = world->group({0, 1, 2}, count);
+  const auto all = world->group({0, 1, 2}, count, {{0, 1, 1}});
   CHECK(all->rank() == 1);
   std::vector<float> own{1, 2}, whole(6), part(2), message(1000);
   all->all_gather({own.data(), DType::F32, {2}}, {whole.data(), DType::F32, {6}}, Traffic::Data);

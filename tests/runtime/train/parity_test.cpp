@@ -18,7 +18,41 @@ void check_parity(int ranks, const std::string& words) {
   CHECK(result.exit_code == 0);
 }
 
+/// Ranks as on GPUs, but for the GPUs.
+void check_on_fake_gpus(const std::string& words) {
+  std::vector<std::string> program{TRAIN_PARITY, "gpus=fake"};
+  std::istringstream stream(words);
+  for (std::string word; stream >> word;) program.push_back(word);
+  const ChildResult result = run_child(program);
+  INFO(words << '\n' << result.out << result.err);
+  CHECK(result.exit_code == 0);
+}
+
 }  // namespace
+
+TEST_CASE("ranks that talk as on GPUs train like one: data and tensor ranks") {
+  check_on_fake_gpus("dp=2");
+  check_on_fake_gpus("dp=2 zero=1 model=llama bucket_bytes=1000");
+  check_on_fake_gpus("tp=2 sp=1 model=llama recompute=1");
+}
+
+TEST_CASE("ranks that talk as on GPUs train like one: stages") {
+  check_on_fake_gpus("pp=2 model=llama tied=1");
+  check_on_fake_gpus("pp=2 schedule=layer-wise");
+  check_on_fake_gpus("pp=2 schedule=zb-v chunks=2");
+  check_on_fake_gpus("pp=2 chunks=2 overlap=0 model=llama");
+  check_on_fake_gpus("pp=4 schedule=dualpipe zero=1");
+}
+
+TEST_CASE("ranks that talk as on GPUs train like one: context ranks") {
+  check_on_fake_gpus("cp=4 micro_batch=2 layers=2 model=llama");
+  check_on_fake_gpus("cp=2 layers=2 context=all-to-all micro_batch=2 model=llama");
+}
+
+TEST_CASE("ranks that talk as on GPUs train like one: all axes, and bf16") {
+  check_on_fake_gpus("dp=2 tp=2 pp=2 zero=1 model=llama");
+  check_on_fake_gpus("cp=2 pp=2 precision=bf16 layers=2");
+}
 
 TEST_CASE("two data ranks train like one") {
   check_parity(2, "dp=2");

@@ -9,7 +9,11 @@
 // loss falls steeply 5 % in the sixteenth. So a second run takes one rank's weights and moments
 // before every step, and every gradient of every step is compared within what rounding explains.
 //
-//   train_parity model=gpt|llama steps=20 KEY=VALUE…   (the plan's fields)
+// With gpus=fake all ranks are threads of this process, each with a GPU made of threads
+// (fake_gpus.h), and talk as ranks on GPUs do.
+//
+//   train_parity model=gpt|llama steps=20 gpus=fake KEY=VALUE…   (the plan's fields)
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,8 +21,11 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <thread>
 
-#include "runtime/train/trainer.h"
+#include "runtime/channel_world.h"
+#include "runtime/train/warm_up.h"
+#include "tests/runtime/train/fake_gpus.h"
 
 using namespace rehearse;
 
@@ -149,11 +156,11 @@ TensorPart cut(const NamedBox& box, const TensorPart& whole) {
 
 /// `guide`: a run of one rank, whose weights and moments each step begins with; null for a run that
 /// goes its own way.
-Run train(const PlanFile& file, World& world, int steps, const Run* guide = nullptr) {
-  const auto device = cpu_device(1);
+Run train(const PlanFile& file, World& world, ComputeDevice& device, int steps, const Run* guide) {
   TrainOptions options;
   options.rate = {.kind = RateKind::Cosine, .peak = 3e-3, .warmup_steps = 3, .total_steps = steps};
-  Trainer trainer(file, options, world, *device, kCorpus, read_made_up);
+  Trainer trainer(file, options, world, device, kCorpus, read_made_up,
+                  world.moves_on_device() ? warmed_pool(file, options, world, device) : nullptr);
   Run run;
   for (int i = 0; i < steps; ++i) {
     run.states.push_back(trainer.state_parts());
@@ -170,6 +177,7 @@ Run train(const PlanFile& file, World& world, int steps, const Run* guide = null
   }
   run.traffic = trainer.traffic();
   run.weights = trainer.tensors(TensorKind::Weight);
+  if (world.moves_on_device()) world.end();
   return run;
 }
 
@@ -189,7 +197,7 @@ Difference compare(const TensorPart& part, const TensorPart& whole) {
   return difference;
 }
 
-int failures = 0;
+std::atomic<int> failures{0};
 void expect(bool condition, const std::string& what) {
   if (condition) return;
   ++failures;
@@ -352,25 +360,30 @@ void compare_steps(const Run& led, const Run& whole, double tolerance) {
               worst_norm);
 }
 
-int run_rank(World& world, const Words& words) {
-  const PlanFile file = plan_of(words);
+Run train_alone(Words words) {
   const int steps = number(words, "steps", 20);
-  const bool bf16 = file.plan.precision == Precision::Bf16;
-  Words alone = words;
   for (const char* name :
        {"dp", "tp", "cp", "pp", "chunks", "schedule", "zero", "sp", "recompute", "shares"})
-    alone.erase(name);
-  alone["micro_batch"] = "1";
-  const auto one = lone_world();
-  const Run whole = train(plan_of(alone), *one, steps);
-  const Run mine = train(file, world, steps);
+    words.erase(name);
+  words["micro_batch"] = "1";
+  const auto world = lone_world();
+  const auto device = cpu_device(1);
+  return train(plan_of(words), *world, *device, steps, nullptr);
+}
+
+/// Trains once more; see `train`.
+using Training = std::function<Run(const Run* guide)>;
+
+void check_rank(const PlanFile& file, int rank, const Run& whole, const Training& training) {
+  const bool bf16 = file.plan.precision == Precision::Bf16;
+  const Run mine = training(nullptr);
   double worst = 0;
   for (std::size_t i = 0; i < whole.losses.size(); ++i) {
     compare_value("loss", i, mine.losses[i], whole.losses[i], bf16 ? 1e-2 : 1e-4);
     worst = std::max(worst, std::abs(mine.losses[i] / whole.losses[i] - 1));
     if (!bf16) compare_value("gradient norm", i, mine.norms[i], whole.norms[i], 1e-3);
   }
-  if (world.rank() == 0)
+  if (rank == 0)
     std::printf("loss %.6f, then %.6f; at most %.2g apart\n", whole.losses.front(),
                 whole.losses.back(), worst);
   expect(whole.losses.back() < whole.losses.front(), "the model learns nothing");
@@ -387,8 +400,52 @@ int run_rank(World& world, const Words& words) {
     std::printf("weights: together %.2g apart\n", together);
     expect(together <= 1e-2, "weights together by " + std::to_string(together));
   }
-  if (bf16) compare_steps(train(file, world, steps, &whole), whole, tolerance);
-  compare_traffic(file, mine, world.rank());
+  if (bf16) compare_steps(training(&whole), whole, tolerance);
+  compare_traffic(file, mine, rank);
+}
+
+/// One of the ranks that mpirun started.
+int run_rank(const Words& words) {
+  const auto world = started_by_mpi() ? mpi_world(60) : lone_world();
+  try {
+    const PlanFile file = plan_of(words);
+    const auto device = cpu_device(1);
+    check_rank(file, world->rank(), train_alone(words), [&](const Run* guide) {
+      return train(file, *world, *device, number(words, "steps", 20), guide);
+    });
+  } catch (const std::exception& error) {
+    std::cerr << "rank " << world->rank() << ": " << error.what() << '\n';
+    ++failures;
+  }
+  if (failures > 0) world->abort(1);
+  return failures == 0 ? 0 : 1;
+}
+
+/// All ranks, each on a thread with a GPU of its own.
+int run_on_fake_gpus(const Words& words) {
+  const PlanFile file = plan_of(words);
+  const Run whole = train_alone(words);
+  const int ranks = world_size(file.plan);
+  FakeFabric fabric;
+  const int ports[] = {free_port(), free_port()};  // of the run, and of that with a guide
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank)
+    threads.emplace_back([&, rank] {
+      try {
+        check_rank(file, rank, whole, [&](const Run* guide) {
+          FakeGpu gpu(fabric, rank);
+          const int port = ports[guide == nullptr ? 0 : 1];
+          const auto world = channel_world(rank, ranks, {"127.0.0.1", port}, 60, gpu);
+          return train(file, *world, gpu, number(words, "steps", 20), guide);
+        });
+      } catch (const std::exception& error) {
+        std::cerr << "rank " << rank << ": " << error.what() << '\n';
+        ++failures;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  expect(fabric.made > 0 && fabric.ended_well == fabric.made, "a channel that did not end well");
+  expect(fabric.aborted == 0 && fabric.misuses == 0 && fabric.hangs == 0, "the use of a GPU");
   return failures == 0 ? 0 : 1;
 }
 
@@ -401,14 +458,5 @@ int main(int argc, char** argv) {
     const std::size_t equals = text.find('=');
     words[text.substr(0, equals)] = text.substr(equals + 1);
   }
-  const auto world = started_by_mpi() ? mpi_world(60) : lone_world();
-  try {
-    const int code = run_rank(*world, words);
-    if (code != 0) world->abort(code);
-    return code;
-  } catch (const std::exception& error) {
-    std::cerr << "rank " << world->rank() << ": " << error.what() << '\n';
-    world->abort(1);
-    return 1;
-  }
+  return word(words, "gpus", "") == "fake" ? run_on_fake_gpus(words) : run_rank(words);
 }
