@@ -4,8 +4,8 @@
 
 namespace rehearse {
 
-/// Ranks that meet at `place` and exchange tensors through channels of `backend`, which outlives the
-/// world. No wait lasts longer than the deadline. Throws std::runtime_error.
+/// Ranks that meet at `place` and exchange tensors through channels of `backend`, which outlives
+/// the world. No wait lasts longer than the deadline. Throws std::runtime_error.
 ///
 /// Everything that ranks make together is made by `group`, one after the other in one order on all
 /// ranks, and used once there: NCCL connects two ranks when they first talk, and allocates memory

@@ -152,8 +152,8 @@ class World {
   /// Whether transfers run on the device beside its operators. Memory must then not be allocated or
   /// given back while any are under way: a GPU may wait for all of them first.
   virtual bool moves_on_device() const { return false; }
-  /// To be called between the pieces of a rank's work: it asks the device for a few of them ahead of
-  /// time and no more, and learns of ranks that failed. Throws CommunicationError.
+  /// To be called between the pieces of a rank's work: it asks the device for a few of them ahead
+  /// of time and no more, and learns of ranks that failed. Throws CommunicationError.
   virtual void pace() {}
   /// All ranks call it when the run has gone well and nothing is under way any more; then groups
   /// may go. Where groups go without, the run has failed. Throws CommunicationError.

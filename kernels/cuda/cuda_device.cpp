@@ -107,8 +107,8 @@ void CudaDevice::upload(void* to_device, const void* from_host, std::size_t byte
       staging.left.wait();
     }
     std::memcpy(staging.memory.data(), from_host, bytes);
-    check_cuda(cudaMemcpyAsync(to_device, staging.memory.data(), bytes, cudaMemcpyHostToDevice,
-                               stream()));
+    check_cuda(
+        cudaMemcpyAsync(to_device, staging.memory.data(), bytes, cudaMemcpyHostToDevice, stream()));
     staging.left.record(stream());
     return;
   }

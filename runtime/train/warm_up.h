@@ -9,8 +9,9 @@ namespace rehearse {
 SampleReader made_up_text(std::int64_t vocab);
 
 /// Memory for the trainer of one of the world's ranks: all that its steps will take, so that none
-/// of them allocates any. The rank has made a step by itself for it (solo_world.h), before any group
-/// is made; so its kernels are loaded too, and their workspace has its size. Nothing else stays.
+/// of them allocates any. The rank has made a step by itself for it (solo_world.h), before any
+/// group is made; so its kernels are loaded too, and their workspace has its size. Nothing else
+/// stays.
 std::shared_ptr<TensorPool> warmed_pool(const PlanFile& file, const TrainOptions& options,
                                         const World& world, ComputeDevice& device);
 

@@ -53,8 +53,7 @@ std::vector<RankEnd> ends_of(const PlanFile& file, FakeFabric& fabric, const Sam
       std::unique_ptr<World> world;
       try {
         world = channel_world(rank, ranks, {"127.0.0.1", port}, deadline_s, gpu);
-        Trainer trainer(file, {}, *world, gpu, kTokens, reader,
-                        warmed_pool(file, {}, *world, gpu));
+        Trainer trainer(file, {}, *world, gpu, kTokens, reader, warmed_pool(file, {}, *world, gpu));
         const int before = gpu.allocations();
         for (int step = 0; step < 3; ++step) trainer.step();
         end.allocations = gpu.allocations() - before;
@@ -125,11 +124,10 @@ TEST_CASE("a rank on a GPU that fails in a step ends all others, and no device h
     std::atomic<int> read{0};
     const SampleReader good = made_up_text(file.model.vocab);
     // Some way into a step one rank meets a token that its model does not know.
-    const auto ends =
-        ends_of(file, fabric, [&](auto sample, auto range, auto tokens, auto labels) {
-          good(sample, range, tokens, labels);
-          if (++read == 11) tokens[0] = 1000;
-        });
+    const auto ends = ends_of(file, fabric, [&](auto sample, auto range, auto tokens, auto labels) {
+      good(sample, range, tokens, labels);
+      if (++read == 11) tokens[0] = 1000;
+    });
     int own_faults = 0;
     for (const RankEnd& end : ends) {
       INFO(end.fault);

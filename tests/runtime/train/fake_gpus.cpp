@@ -302,8 +302,7 @@ class FakeChannel final : public Channel {
     ask({tensor, tensor}, [root](Parts& parts) {
       const Part& from = parts[static_cast<std::size_t>(root)];
       for (const Part& to : parts)
-        if (to.out.data != from.in.data)
-          std::memcpy(to.out.data, from.in.data, bytes_of(from.in));
+        if (to.out.data != from.in.data) std::memcpy(to.out.data, from.in.data, bytes_of(from.in));
     });
   }
   void send(const ConstTensorView& tensor, int) override { ask({tensor, {}}, deliver); }
