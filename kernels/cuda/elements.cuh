@@ -8,8 +8,10 @@
 namespace rehearse {
 
 __device__ __forceinline__ float device_float(float x) { return x; }
+__device__ __forceinline__ float device_float(double x) { return static_cast<float>(x); }
 __device__ __forceinline__ void device_store(float& element, float x) { element = x; }
 __device__ __forceinline__ void device_store(Bf16& element, float x) { element = device_bf16(x); }
+__device__ __forceinline__ void device_store(double& element, float x) { element = x; }
 
 /// N neighbours of T, moved in one access. Global memory is fastest in accesses of 16 bytes a
 /// lane: 8 bf16 or 4 fp32.

@@ -251,6 +251,13 @@ __global__ void __launch_bounds__(kElementwiseThreads) rope_kernel(RopeArguments
   }
 }
 
+/// fp64 is only converted: the sum under a gradient norm crosses ranks in fp32.
+template <typename Body>
+void with_cast_type(DType dtype, Body&& body) {
+  if (dtype == DType::F64) return std::forward<Body>(body)(double{});
+  with_device_type("cast", dtype, std::forward<Body>(body));
+}
+
 /// fp8 has no elements of its own on the device: bytes do.
 bool is_fp8(const ConstTensorView& tensor) { return tensor.dtype == DType::F8E4m3; }
 
@@ -342,12 +349,17 @@ void compute(const Cast& call, LaunchContext& context) {
       run(tag, ToFp8Body<T>{device_elements<T>(x), device_elements<std::uint8_t>(out),
                             device_elements<float>(call.scale)});
     });
-  with_device_type("cast", out.dtype, [&](auto to) {
+  if (is_fp8(call.x))
+    return with_device_type("cast", out.dtype, [&](auto tag) {
+      using T = decltype(tag);
+      run(tag, FromFp8Body<T>{device_elements<std::uint8_t>(x), device_elements<T>(out),
+                              device_elements<float>(call.scale)});
+    });
+  if (call.x.dtype == DType::F64 && call.out.dtype == DType::F64)
+    throw OperatorError("cast: fp64 is not cast to fp64 on the device");
+  with_cast_type(out.dtype, [&](auto to) {
     using To = decltype(to);
-    if (is_fp8(call.x))
-      return run(to, FromFp8Body<To>{device_elements<std::uint8_t>(x), device_elements<To>(out),
-                                     device_elements<float>(call.scale)});
-    with_device_type("cast", x.dtype, [&](auto from) {
+    with_cast_type(x.dtype, [&](auto from) {
       using From = decltype(from);
       // The wider type decides how many elements make 16 bytes.
       using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;

@@ -68,6 +68,21 @@ TEST_CASE("device: casts agree with the CPU, to the bit") {
   check_on_device(test);
 }
 
+TEST_CASE("device: a gradient norm's sum passes through fp32 and back as on the CPU") {
+  const DType narrow = GENERATE(DType::F32, DType::Bf16);
+  const std::int64_t n = GENERATE(as<std::int64_t>{}, 1, 3, 300);
+  CAPTURE(dtype_name(narrow), n);
+  Random random(112);
+  const HostTensor wide = random_tensor(random, DType::F64, {n}, 1e4);
+  DeviceCase there{.tensors = {wide, HostTensor(narrow, {n})},
+                   .outputs = {1},
+                   .call = [](const auto& t) { return Cast{.x = t[0], .out = t[1]}; }};
+  there = check_on_device(there);
+  check_on_device({.tensors = {there.tensors[1], wide}, .outputs = {1}, .call = [](const auto& t) {
+                     return Cast{.x = t[0], .out = t[1]};
+                   }});
+}
+
 TEST_CASE("device: activations and their gradients agree with the CPU") {
   const DType dtype = device_type();
   const std::int64_t f = width();
