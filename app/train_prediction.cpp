@@ -104,6 +104,15 @@ JsonValue machine_of(int ranks, double payload_bytes_per_s) {
   return cluster;
 }
 
+/// The plan as this program's runner does it, whatever framework it was made for.
+JsonValue with_framework(const JsonValue& plan) {
+  JsonValue own = JsonValue::object();
+  for (const JsonMember& member : plan.members)
+    if (member.key != "framework") own.add(member.key, member.value);
+  own.add("framework", JsonValue::of("rehearse"));
+  return own;
+}
+
 double simulated_step_s(const ScratchFolder& folder, const JsonValue& plan, const PlanFile& file,
                         double rate) {
   JsonValue scenario = JsonValue::object();
@@ -116,7 +125,7 @@ double simulated_step_s(const ScratchFolder& folder, const JsonValue& plan, cons
   JsonValue workload = *plan.find("workload");
   if (workload.find("kind") == nullptr) workload.add("kind", JsonValue::of("training"));
   scenario.add("workload", std::move(workload));
-  JsonValue layout = *plan.find("plan");
+  JsonValue layout = with_framework(*plan.find("plan"));
   if (layout.find("layer_split") == nullptr) layout.add("layer_split", *plan.find("layer_split"));
   scenario.add("plan", std::move(layout));
   write_result(folder.file("scenario.json"), to_text(scenario), true);

@@ -65,20 +65,45 @@ void join(double bytes, Pass pass, const LayerShape& shape, ItemList& items) {
   items.add(memory_operator(OperatorName::Attention, pass, 3 * bytes, bytes / at.element_bytes));
 }
 
+/// The runner's join of the queries' part, the `index`-th of `count` from 1: its running sum is
+/// fp32 from the first join to the last. Log-sum-exps of each head go with it forward.
+void own_join(int index, int count, Pass pass, const LayerShape& shape, ItemList& items) {
+  constexpr double kFp32Bytes = 4;
+  const LayerWidths at(shape);
+  const auto tokens = static_cast<double>(at.tokens);
+  const double elements = tokens * static_cast<double>(at.query);
+  const double before = index == 1 ? at.element_bytes : kFp32Bytes;
+  const double after = index == count ? at.element_bytes : kFp32Bytes;
+  const double sums = pass == Pass::Forward ? 3 * kFp32Bytes * tokens * static_cast<double>(at.heads) : 0;
+  items.add(memory_operator(OperatorName::Attention, pass,
+                            (before + at.element_bytes + after) * elements + sums, elements));
+}
+
+/// Blocks of a ring, its own among them, that leave something to do.
+int count_of_blocks(const LayerShape& shape) {
+  int count = 0;
+  for (int hops = 0; hops < shape.cp; ++hops)
+    if (has_block(shape, hops)) ++count;
+  return count;
+}
+
 void ring_forward(const LayerShape& shape, ItemList& items) {
   const ContextBytes bytes(shape);
   const double hop_bytes = 2 * bytes.keys;
   const bool beside = shape.context_overlap;
+  int joined = 0;
   for (int hops = 0; hops < shape.cp; ++hops) {
     const bool works = has_block(shape, hops);
     const bool sends = hops + 1 < shape.cp;
     if (sends && beside)
       items.context_collective(CollectiveKind::SendReceive, Pass::Forward, hop_bytes, works);
     if (works) items.add(block(shape, Pass::Forward, hops == 0));
+    if (works && hops > 0 && shape.own_runner)
+      own_join(++joined, count_of_blocks(shape) - 1, Pass::Forward, shape, items);
     if (sends && !beside)
       items.context_collective(CollectiveKind::SendReceive, Pass::Forward, hop_bytes);
   }
-  for (int hops = 1; hops < shape.cp; ++hops)
+  for (int hops = 1; hops < shape.cp && !shape.own_runner; ++hops)
     if (has_block(shape, hops)) join(bytes.queries, Pass::Forward, shape, items);
 }
 
@@ -87,6 +112,7 @@ void ring_backward(const LayerShape& shape, ItemList& items) {
   const ContextBytes bytes(shape);
   const double hop_bytes = 2 * bytes.keys;
   const bool beside = shape.context_overlap;
+  int joined = -1;
   for (int step = 0; step < shape.cp; ++step) {
     const int hops = shape.cp - 1 - step;
     const bool works = has_block(shape, hops);
@@ -96,7 +122,12 @@ void ring_backward(const LayerShape& shape, ItemList& items) {
       items.context_collective(CollectiveKind::SendReceive, Pass::InputGradient, sent, works);
     if (works) {
       items.add(block(shape, Pass::InputGradient, hops == 0));
-      if (step > 0) join(bytes.queries + hop_bytes, Pass::InputGradient, shape, items);
+      ++joined;
+      if (shape.own_runner && joined > 0)
+        own_join(joined, count_of_blocks(shape) - 1, Pass::InputGradient, shape, items);
+      // The runner joins keys and values apart.
+      const double joined_bytes = shape.own_runner ? hop_bytes : bytes.queries + hop_bytes;
+      if (step > 0) join(joined_bytes, Pass::InputGradient, shape, items);
     }
     if (!beside && step + 1 < shape.cp)
       items.context_collective(CollectiveKind::SendReceive, Pass::InputGradient, 2 * hop_bytes);

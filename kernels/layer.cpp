@@ -102,6 +102,34 @@ void residual_gradient(const LayerWidths& at, ItemList& items) {
                             3 * at.element_bytes * elements, elements));
 }
 
+/// The residual is added, and its sum normed. Of the runner this is one pass: it reads both
+/// summands, writes the sum and the norm's result (`NormForward` with a residual).
+void residual_and_norm(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  if (!shape.own_runner) {
+    residual_add(at, items);
+    return add_norm_forward(shape, OperatorName::Norm, items);
+  }
+  const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  Operator op = norm_forward(shape, OperatorName::Norm);
+  op.bytes += 2 * at.element_bytes * elements;
+  op.flops += elements;
+  items.add(op);
+}
+
+/// The way back: the gradient that comes around the block is read and added where the norm's is
+/// written.
+void norm_and_residual_gradient(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
+  if (!shape.own_runner) {
+    add_norm_backward(shape, OperatorName::Norm, items);
+    return residual_gradient(at, items);
+  }
+  const double elements = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
+  Operator op = norm_backward(shape, OperatorName::Norm);
+  op.bytes += at.element_bytes * elements;
+  op.flops += elements;
+  items.add(op);
+}
+
 /// A norm's result made again, and what its product keeps of it in fp8 plans (the transposed copy
 /// that comes later is made of the 16 bits).
 void repeat_norm(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
@@ -147,8 +175,7 @@ void feed_forward_backward(const LayerShape& shape, const LayerWidths& at, ItemL
     if (repeated.norm && !repeated.ffn) repeat_norm(shape, at, items);
     linear_backward(shape, ffn_up(shape, at), items);
   }
-  add_norm_backward(shape, OperatorName::Norm, items);
-  residual_gradient(at, items);
+  norm_and_residual_gradient(shape, at, items);
 }
 
 void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList& items) {
@@ -157,8 +184,7 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
   if (is_latent(shape.model)) {
     if (repeated.norm) repeat_norm(shape, at, items);
     latent_backward(shape, items);
-    add_norm_backward(shape, OperatorName::Norm, items);
-    return residual_gradient(at, items);
+    return norm_and_residual_gradient(shape, at, items);
   }
   add_store(shape, shape.store.attention_result, attention_results(at), Pass::InputGradient, items);
   linear_backward(shape, attention_output(shape, at), items);
@@ -171,8 +197,7 @@ void attention_backward(const LayerShape& shape, const LayerWidths& at, ItemList
   rope(shape, at, Pass::InputGradient, items);
   if (repeated.norm) repeat_norm(shape, at, items);
   linear_backward(shape, qkv(shape, at), items);
-  add_norm_backward(shape, OperatorName::Norm, items);
-  residual_gradient(at, items);
+  norm_and_residual_gradient(shape, at, items);
 }
 
 /// Forward operators that are repeated where attention and every other product are kept. Products
@@ -268,8 +293,7 @@ std::vector<LayerItem> layer_forward(const LayerShape& shape) {
     add_store(shape, shape.store.attention_result, attention_results(at), Pass::Forward, items);
     linear_forward(shape, attention_output(shape, at), items);
   }
-  residual_add(at, items);
-  add_norm_forward(shape, OperatorName::Norm, items);
+  residual_and_norm(shape, at, items);
   if (shape.model.experts.count > 0) {
     experts_forward(shape, items);
   } else {

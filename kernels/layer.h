@@ -49,6 +49,10 @@ struct LayerShape {
   bool context_overlap = true;  ///< ring: a hop goes beside the block at work
   int context_rank = 0;         ///< of a ring without balance: later ranks have more to do
   double pair_share = 1;        ///< of attention's causal pairs, left by documents and windows
+  /// Operators as this project's runner has them (runtime/train, kernels/ops), else Megatron-LM's:
+  /// a norm takes the residual with it, back too; the loss is one pass over logits in the compute
+  /// precision; the embedding adds positions on its way; ids are 32 bits.
+  bool own_runner = false;
 
   std::int64_t tokens() const { return micro_batch * seq_len / cp; }  ///< a rank handles
   int tensor_columns() const { return tp / tensor_rows; }
@@ -154,7 +158,7 @@ std::vector<SavedTensor> layer_saved_tensors(const LayerShape& shape);
 /// The most that the backward of one layer holds beside what was saved: gradients of the widest
 /// activations, gathered inputs and, with recomputation, the recomputed tensors.
 double layer_backward_workspace_bytes(const LayerShape& shape);
-/// Logits in the compute precision, beside their saved fp32 copy.
+/// Logits in the compute precision, beside their saved fp32 copy; the runner saves no other.
 double head_workspace_bytes(const LayerShape& shape);
 std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape);
 std::vector<SavedTensor> head_saved_tensors(const LayerShape& shape);

@@ -157,15 +157,15 @@ double layer_backward_workspace_bytes(const LayerShape& shape) {
 
 double head_workspace_bytes(const LayerShape& shape) {
   const LayerWidths at(shape);
-  if (at.element_bytes == kFp32Bytes) return 0;
+  if (shape.own_runner || at.element_bytes == kFp32Bytes) return 0;
   return at.element_bytes * static_cast<double>(at.tokens) *
          static_cast<double>(at.rows * at.vocab);  // gathered in the columns of a grid
 }
 
 std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape) {
   const LayerWidths at(shape);
-  constexpr double kTokenIdBytes = 8;  // int64
-  std::vector<SavedTensor> kept{{"token ids", kTokenIdBytes * static_cast<double>(at.tokens)}};
+  const double token_id_bytes = shape.own_runner ? 4 : 8;  // int64, the runner's int32
+  std::vector<SavedTensor> kept{{"token ids", token_id_bytes * static_cast<double>(at.tokens)}};
   if (at.dropout)
     kept.push_back({"embedding dropout mask",
                     static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden)});
@@ -175,10 +175,18 @@ std::vector<SavedTensor> embedding_saved_tensors(const LayerShape& shape) {
 std::vector<SavedTensor> head_saved_tensors(const LayerShape& shape) {
   const LayerWidths at(shape);
   const double split = static_cast<double>(at.split_tokens) * static_cast<double>(at.hidden);
-  return {{"final_norm input", at.element_bytes * split},
-          {"head input", at.element_bytes * split},
-          {"cross_entropy softmax",
-           kFp32Bytes * static_cast<double>(at.tokens) * static_cast<double>(at.vocab)}};
+  const auto tokens = static_cast<double>(at.tokens);
+  const double logits = tokens * static_cast<double>(at.vocab);
+  std::vector<SavedTensor> kept{{"final_norm input", at.element_bytes * split},
+                                {"head input", at.element_bytes * split}};
+  if (!shape.own_runner) {
+    kept.push_back({"cross_entropy softmax", kFp32Bytes * logits});
+    return kept;
+  }
+  kept.push_back({"logits", at.element_bytes * logits});
+  // Maximum, sum and target's logit, and the target as a 32-bit id.
+  kept.push_back({"cross_entropy statistics", 4 * kFp32Bytes * tokens});
+  return kept;
 }
 
 std::vector<SavedTensor> mtp_saved_tensors(const LayerShape& shape, int module) {

@@ -46,6 +46,7 @@ LayerShape layer_shape(const Model& model, const Plan& plan, int seq_len, const 
   shape.context = plan.context;
   shape.context_balanced = plan.context_balanced;
   shape.context_overlap = plan.overlap.context;
+  shape.own_runner = plan.framework == Framework::Rehearse;
   return shape;
 }
 

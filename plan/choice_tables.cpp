@@ -11,7 +11,8 @@ const Names<Framework>& framework_names() {
                                       {"llm-foundry-fsdp", Framework::LlmFoundryFsdp},
                                       {"fsdp", Framework::LlmFoundryFsdp},
                                       {"torchtitan", Framework::Torchtitan},
-                                      {"nanotron", Framework::Nanotron}};
+                                      {"nanotron", Framework::Nanotron},
+                                      {"rehearse", Framework::Rehearse}};
   return names;
 }
 

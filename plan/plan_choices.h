@@ -12,6 +12,7 @@ enum class Framework : std::uint8_t {
   LlmFoundryFsdp,
   Torchtitan,
   Nanotron,
+  Rehearse,  ///< this project's own runner (runtime/train)
 };
 
 /// Which transfers may run beside computation. Off means the computation waits for them.

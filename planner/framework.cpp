@@ -154,6 +154,9 @@ FrameworkCosts framework_costs(Framework framework, const Plan& plan, const GpuS
       costs.reduction_buffer_bytes = 2;
       costs.memory_figure = MemoryFigure::Standing;
       break;
+    case Framework::Rehearse:
+      // Its operators and what it holds are counted one by one (LayerShape::own_runner,
+      // strategies/runner_memory.h); host times are the profile's.
     case Framework::Generic:
       break;
   }

@@ -4,6 +4,7 @@
 //   FSDP                torch.distributed.fsdp, as LLM Foundry calls it
 //   torchtitan          job_config.py, distributed/parallel_dims.py, its Llama 3 training files
 //   nanotron            config/parallelism_config.py ("conservative defaults")
+//   rehearse            runtime/train/runnable.cpp
 
 #include "planner/framework_defaults.h"
 
@@ -43,6 +44,9 @@ class DefaultFiller {
         break;
       case Framework::Nanotron:
         fill_nanotron();
+        break;
+      case Framework::Rehearse:
+        fill_rehearse();
         break;
     }
     return std::move(sentences_);
@@ -173,6 +177,13 @@ class DefaultFiller {
     if (plan_.tp == 1) return;
     fill("sequence_parallel", plan_.sequence_parallel, false, "tp_mode is ALL_REDUCE");
     fill("overlap/tensor", plan_.overlap.tensor, false, "tp_linear_async_communication is off");
+  }
+
+  void fill_rehearse() {
+    fill("gradient_precision", plan_.gradient_precision, Precision::Fp32,
+         "the runner adds gradients up in fp32");
+    fill_attention(AttentionKernel::Flash, "the runner's attention is a flash kernel");
+    fill("dropout", plan_.dropout, 0.0, "0", "the runner has none");
   }
 
   Plan& plan_;

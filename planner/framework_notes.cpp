@@ -4,6 +4,7 @@
 //   FSDP                LLM Foundry: PyTorch's FSDP over all ranks; no pipeline
 //   torchtitan          torch.distributed.pipelining; fully_shard is ZeRO-2 or 3
 //   nanotron            config/parallelism_config.py, parallel/pipeline_parallel/engine.py
+//   rehearse            runtime/train/runnable.cpp
 
 #include "planner/framework_notes.h"
 
@@ -40,6 +41,9 @@ class NoteTaker {
       case Framework::Nanotron:
         nanotron();
         break;
+      case Framework::Rehearse:
+        rehearse();
+        return std::move(notes_);
     }
     of_all();
     return std::move(notes_);
@@ -92,6 +96,25 @@ class NoteTaker {
     note_schedule({ScheduleKind::OneFOneB, ScheduleKind::Gpipe}, "it has 1F1B and GPipe");
     note(has_stages() && plan_.virtual_stages > 1, "interleaved chunks",
          "its engines give a stage one");
+  }
+
+  void rehearse() {
+    const char* refuses = "it refuses such a plan (docs/training.md)";
+    note(plan_.zero >= 2, fmt::format("ZeRO-{}", plan_.zero), "it has ZeRO-0 and 1");
+    note(plan_.ep > 1, "expert ranks", refuses);
+    note(plan_.precision == Precision::Fp16 || plan_.precision == Precision::Fp8,
+         name_of(precision_names(), plan_.precision), "it computes in fp32 and bf16");
+    note(plan_.attention == AttentionKernel::Plain, "plain attention", refuses);
+    note(plan_.dropout > 0, "dropout", refuses);
+    note(plan_.gradient_precision != Precision::Fp32 || plan_.moment_precision != Precision::Fp32,
+         "gradients or moments in fewer bits", refuses);
+    note(plan_.recompute == Recompute::Operators || !plan_.recompute_operators.empty(),
+         "recomputation by operator", "it repeats whole layers");
+    note(plan_.tensor_rows > 1, "tensor parallelism by blocks", refuses);
+    note(plan_.offload != Offload{}, "offload", refuses);
+    note(plan_.store != ActivationStore{}, "activations stored in fewer bits", refuses);
+    note(plan_.updates != Updates{}, "updates other than synchronous", refuses);
+    note(plan_.rebalance_every > 0, "shares that change during the run", refuses);
   }
 
   void of_all() {

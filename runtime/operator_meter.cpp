@@ -1,40 +1,9 @@
 #include "runtime/operator_meter.h"
 
-#include <algorithm>
-
 #include "kernels/price_cache.h"
 #include "runtime/train/timed_device.h"
 
 namespace rehearse {
-namespace {
-
-/// What a run does in fewer calls than the list has operators (a loss of three, an embedding of
-/// two) is shared by the bytes that the list says each moves. What the run does nowhere takes a
-/// nanosecond, the least that a profile holds.
-void share_among_alike(const std::vector<Operator>& operators, std::vector<double>& seconds) {
-  constexpr double kNothing_s = 1e-9;
-  const auto alike = [&](std::size_t a, std::size_t b) {
-    const Operator &one = operators[a], &other = operators[b];
-    return one.family == other.family && one.name == other.name && one.pass == other.pass &&
-           one.recomputed == other.recomputed;
-  };
-  const std::vector<double> as_called = seconds;
-  for (std::size_t i = 0; i < operators.size(); ++i) {
-    if (operators[i].family != OperatorFamily::Memory) continue;
-    double all_s = 0, all_bytes = 0;
-    bool is_whole = true;
-    for (std::size_t j = 0; j < operators.size(); ++j) {
-      if (!alike(i, j)) continue;
-      all_s += as_called[j];
-      all_bytes += operators[j].bytes;
-      is_whole = is_whole && as_called[j] > 0;
-    }
-    if (!is_whole) seconds[i] = std::max(kNothing_s, all_s * operators[i].bytes / all_bytes);
-  }
-}
-
-}  // namespace
-
 /// Takes the time of each operator.
 class OperatorMeter::Device final : public TimedDevice {
  public:
@@ -83,18 +52,16 @@ void OperatorMeter::attach(Trainer& trainer) {
 }
 
 void OperatorMeter::record(const OperatorCall& call, double seconds) {
-  for (const PartNamer::Share& part : namer_.names(call)) {
-    if (part.item >= 0)
-      open_s_[static_cast<std::size_t>(part.item)] += part.share * seconds;
-    else
-      step_s_[part.label] += part.share * seconds;
-  }
+  const PartNamer::Part part = namer_.name(call);
+  if (part.item >= 0)
+    open_s_[static_cast<std::size_t>(part.item)] += seconds;
+  else
+    step_s_[part.label] += seconds;
 }
 
 void OperatorMeter::close_unit() {
   if (!in_unit_) return;
   in_unit_ = false;
-  share_among_alike(open_, open_s_);
   for (std::size_t i = 0; i < open_.size(); ++i) {
     if (open_s_[i] <= 0) continue;
     Timed& timed = operators_[sample_key(open_[i]).words];

@@ -6,6 +6,8 @@
 //                and weights too, and hold whole ones of the layers at work.
 //   activations  the saved tensors of kernels/layer_memory.cpp for every micro-batch in flight,
 //                found by walking the schedule: the peak is at one moment, and so are its parts.
+//   the runner   where the plan is run by this project itself (framework "rehearse"), its tensors
+//                are walked one by one instead (runner_memory.cpp).
 //   the rest     receive buffers between stages, and what context, libraries and communicators
 //                take before the first tensor.
 
@@ -16,6 +18,7 @@
 
 #include "kernels/layer.h"
 #include "plan/ensure.h"
+#include "strategies/runner_memory.h"
 #include "strategies/split_backward.h"
 #include "strategies/state_shares.h"
 
@@ -32,7 +35,7 @@ double sum(const std::vector<SavedTensor>& tensors) {
 
 double saved_bytes(const LayerShape& layer) { return sum(layer_saved_tensors(layer)); }
 
-/// What context, libraries and a rank's communicators hold.
+/// What context and a rank's communicators hold.
 double framework_bytes(const Plan& plan, const MemoryOverheads& overheads) {
   const auto communicator_bytes = [&](int ranks) {
     if (ranks < 2) return 0.0;
@@ -41,7 +44,7 @@ double framework_bytes(const Plan& plan, const MemoryOverheads& overheads) {
   const int rows = plan.tensor_rows;
   const double grid =
       rows > 1 ? communicator_bytes(rows) + communicator_bytes(plan.tp / rows) : 0.0;
-  return overheads.context.bytes + overheads.matrix_workspace.bytes + communicator_bytes(plan.tp) +
+  return overheads.context.bytes + communicator_bytes(plan.tp) +
          grid + communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
          communicator_bytes(plan.pp) + communicator_bytes(plan.ep);
 }
@@ -149,6 +152,7 @@ class MemoryModel {
     StageMemory memory;
     memory.stage = stage;
     memory.in_flight = walk.most_in_flight();
+    const bool own = is_run_here();
     const auto part = [&](const char* name, double bytes) {
       if (bytes > 0) memory.parts.push_back({name, bytes});
     };
@@ -158,22 +162,39 @@ class MemoryModel {
                             sum_over_layers(stage, fp8_parameters_per_rank));
     const double whole_gradients = plan_.offload.gradients ? 0 : sharded(stage, gradient_shards());
     part("gradients",
-         bytes_of(plan_.gradient_precision) * (whole_gradients + unreduced_parameters(stage)));
+         bytes_of(plan_.gradient_precision) *
+             (whole_gradients + unreduced_parameters(stage) +
+              (own && plan_.zero > 0 && sharing_ranks(plan_) > 1 ? owned_parameters(stage) : 0)));
     const bool servers = plan_.updates.aggregation == Aggregation::ParameterServer && plan_.dp > 1;
     part("optimizer", plan_.offload.optimizer || servers ? 0 : optimizer_bytes(stage));
-    part("activations", walk.peak().activations);
-    part("logits and loss", walk.peak().loss);
-    part("workspace", walk.peak().workspace);
-    // Of two layers, one at work and one on its way.
-    part("offload buffers",
-         2 * plan_.offload.activations * largest_over_layers(stage, saved_bytes));
-    part("pipeline buffers", pipeline_buffer_bytes());
-    part("framework", framework_bytes(plan_, overheads_));
+    if (own) {
+      const RunnerTensors tensors = runner_tensors(shape_, plan_, schedule_, stage, layers_);
+      part("activations", tensors.alive_bytes);
+      part("idle buffers", tensors.pooled_bytes - tensors.alive_bytes);
+      part("workspace", tensors.scratch_bytes + overheads_.matrix_workspace.bytes);
+      part("framework", framework_bytes(plan_, overheads_));
+    } else {
+      part("activations", walk.peak().activations);
+      part("logits and loss", walk.peak().loss);
+      part("workspace", walk.peak().workspace);
+      // Of two layers, one at work and one on its way.
+      part("offload buffers",
+           2 * plan_.offload.activations * largest_over_layers(stage, saved_bytes));
+      part("pipeline buffers", pipeline_buffer_bytes());
+      part("framework",
+           framework_bytes(plan_, overheads_) + overheads_.matrix_workspace.bytes);
+    }
     memory.host_bytes = host_bytes(stage, actions);
     return memory;
   }
 
  private:
+  /// Whether the tensors are the runner's, which trains dense models.
+  bool is_run_here() const {
+    return plan_.framework == Framework::Rehearse && shape_.model.experts.count == 0 &&
+           shape_.model.latent.kv_rank == 0 && shape_.model.mtp_layers == 0;
+  }
+
   Precision weight_precision() const {
     return plan_.precision == Precision::Fp8 ? Precision::Bf16 : plan_.precision;
   }

@@ -7,7 +7,8 @@ namespace rehearse {
 
 MemoryNeed least_memory(const PlanFile& file) {
   const Plan& plan = file.plan;
-  const LayerShape shape = layer_shape(file.model, plan, file.workload.seq_len);
+  LayerShape shape = layer_shape(file.model, plan, file.workload.seq_len);
+  shape.own_runner = true;
   const double layers = file.model.layers;
   // A tied table on two stages is there twice, which is left out.
   const double of_replica =

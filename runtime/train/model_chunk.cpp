@@ -61,18 +61,27 @@ Tensor ModelChunk::backward(int micro_batch, const Tensor& d_output, const Tenso
     if (!defers) done(layer_units_[i]);
   }
   if (embedding_) {
-    begin(first_unit_);
-    embedding_->backward(state.data.tokens, d_x);
-    if (!defers) done(first_unit_);
-    d_x = {};
+    // Its gradient is a weight's.
+    state.d_embedding = std::exchange(d_x, {});
+    if (!defers) add_to_tables(state);
   }
   if (!defers) states_.erase(micro_batch);
   return d_x;
 }
 
+void ModelChunk::add_to_tables(State& state) {
+  begin(first_unit_);
+  embedding_->backward(state.data.tokens, state.d_embedding);
+  done(first_unit_);
+}
+
 void ModelChunk::weight_gradients(int micro_batch) {
   State& state = states_.at(micro_batch);
   for (std::int32_t unit = end_unit_; unit-- > first_unit_;) {
+    if (embedding_ && unit == first_unit_) {
+      add_to_tables(state);
+      continue;
+    }
     begin(unit);
     state.work.run(rank_, unit);
     done(unit);

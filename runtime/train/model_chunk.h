@@ -33,7 +33,7 @@ class ModelChunk {
   /// Returns what the next piece needs; nothing where the chunk ends the model.
   Tensor forward(int micro_batch, const Tensor& input, const MicroBatch& data);
   /// `d_output` from the next piece, not given where the chunk ends the model. With `defers`, the
-  /// weight gradients of matrix products wait for `weight_gradients`.
+  /// gradients of matrix products' weights and of the embedding wait for `weight_gradients`.
   Tensor backward(int micro_batch, const Tensor& d_output, const Tensor& loss_scale, bool defers);
   void weight_gradients(int micro_batch);
 
@@ -48,7 +48,9 @@ class ModelChunk {
     std::vector<LayerState> layers;
     HeadState head;
     WeightWork work;
+    Tensor d_embedding;  ///< until the tables' gradients are made
   };
+  void add_to_tables(State& state);
   void done(std::int32_t unit) const {
     if (hooks_.gradients_done) hooks_.gradients_done(unit);
   }

@@ -30,7 +30,9 @@ bool belongs(ActionKind action, const Operator& op) {
 }  // namespace
 
 PartNamer::PartNamer(const PlanFile& file)
-    : shape_(layer_shape(file.model, file.plan, file.workload.seq_len)) {}
+    : shape_(layer_shape(file.model, file.plan, file.workload.seq_len)) {
+  shape_.own_runner = true;
+}
 
 PartNamer::Sort PartNamer::sort_of(const Operator& op) {
   if (op.family == OperatorFamily::Attention) return Sort::Attention;
@@ -121,25 +123,14 @@ std::string PartNamer::step_part(const OperatorCall& call) const {
   return is_norm ? operator_name(OperatorName::GradientNorm) : call_name(call);
 }
 
-std::vector<PartNamer::Share> PartNamer::names(const OperatorCall& call) {
-  if (open_ == nullptr) return {{step_part(call)}};
+PartNamer::Part PartNamer::name(const OperatorCall& call) {
+  if (open_ == nullptr) return {step_part(call)};
   Sort sort = sort_of(call);
   if (std::holds_alternative<Add>(call)) sort = Sort::Residual;
   if (std::holds_alternative<Cast>(call)) sort = Sort::CrossEntropy;
   const Item* item = take(sort);
-  if (item == nullptr) return {{call_name(call)}};
-  const auto* forward = std::get_if<NormForward>(&call);
-  const auto* backward = std::get_if<NormBackward>(&call);
-  const bool adds = (forward != nullptr && forward->residual.given()) ||
-                    (backward != nullptr && backward->d_residual.given());
-  const Item* sum = adds ? take(Sort::Residual) : nullptr;
-  if (sum == nullptr) return {share_of(*item, 1)};
-  const double all = item->op.bytes + sum->op.bytes;
-  return {share_of(*sum, sum->op.bytes / all), share_of(*item, item->op.bytes / all)};
-}
-
-PartNamer::Share PartNamer::share_of(const Item& item, double share) const {
-  return {item.label, share, static_cast<int>(&item - open_->data())};
+  if (item == nullptr) return {call_name(call)};
+  return {item->label, static_cast<int>(item - open_->data())};
 }
 
 std::vector<Operator> PartNamer::operators() const {

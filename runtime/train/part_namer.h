@@ -28,14 +28,11 @@ class PartNamer {
   /// What follows belongs to the step as a whole: clearing gradients, their norm, the update.
   void leave_units() { open_ = nullptr; }
 
-  struct Share {
+  struct Part {
     std::string label;
-    double share = 1;  ///< of the call's time
-    int item = -1;     ///< of `operators()`; −1 outside of units
+    int item = -1;  ///< of `operators()`; −1 outside of units
   };
-  /// A call that does two operators of the list at once (a norm with the residual before it) gives
-  /// each its share by the bytes that the list says they move.
-  std::vector<Share> names(const OperatorCall& call);
+  Part name(const OperatorCall& call);
 
   /// The operators of the list of the unit and pass at hand; none outside of units.
   std::vector<Operator> operators() const;
@@ -73,7 +70,6 @@ class PartNamer {
   static Sort sort_of(const OperatorCall& call);
   std::vector<Item> items_of(ModelUnit unit, int layer, int index) const;
   const Item* take(Sort sort);
-  Share share_of(const Item& item, double share) const;
   std::string step_part(const OperatorCall& call) const;
 
   LayerShape shape_;

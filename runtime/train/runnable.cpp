@@ -91,6 +91,8 @@ void arithmetic_reasons(const PlanFile& file, Reasons& reasons) {
   reasons.unless(plan.dropout == 0, "plan/dropout: there is none in a real run");
   reasons.unless(plan.attention == AttentionKernel::Flash,
                  "plan/attention: flash attention is what is trained");
+  reasons.unless(plan.recompute != Recompute::Operators,
+                 "plan/recompute: layers are repeated whole in a real run, not by operator");
   reasons.unless(plan.recompute_operators.empty(),
                  "plan/recompute_operators: layers are repeated whole in a real run");
   reasons.unless(plan.offload == Offload{}, "plan/offload: nothing is offloaded in a real run");
@@ -118,7 +120,11 @@ std::optional<PlanFile> read_runnable_plan(const std::string& path, bool tells) 
     return std::nullopt;
   }
   const std::vector<std::string> reasons = why_not_runnable(*file);
-  if (reasons.empty()) return file;
+  if (reasons.empty()) {
+    // Whatever program the plan was made for: here it is this one that runs it.
+    file->plan.framework = Framework::Rehearse;
+    return file;
+  }
   if (tells)
     for (const std::string& reason : reasons) std::cerr << path << ": error: /" << reason << '\n';
   return std::nullopt;

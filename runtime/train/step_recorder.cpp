@@ -108,14 +108,9 @@ void StepRecorder::watch(Communicator& communicator, const char* copies_label) {
 }
 
 void StepRecorder::record(const OperatorCall& call, double start_s, double end_s) {
-  double from_s = start_s, done = 0;
-  for (const PartNamer::Share& part : namer_.names(call)) {
-    done += part.share;
-    const double to_s = done >= 1 ? end_s : start_s + done * (end_s - start_s);
-    place_.tag = part.label;
-    log_.add(place_, from_s, to_s);
-    from_s = to_s;
-  }
+  const PartNamer::Part part = namer_.name(call);
+  place_.tag = part.label;
+  log_.add(place_, start_s, end_s);
 }
 
 void StepRecorder::begin_step(std::int64_t step) {

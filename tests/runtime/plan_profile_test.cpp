@@ -23,6 +23,7 @@ PlanFile plan_with(const std::function<void(Model&, Plan&)>& change) {
   model.max_seq_len = 16;
   file.workload = {.global_batch = 4, .seq_len = 16};
   file.plan.dp = 1;
+  file.plan.framework = Framework::Rehearse;
   file.plan.precision = Precision::Fp32;
   change(model, file.plan);
   const int pieces = file.plan.pp * file.plan.virtual_stages;

@@ -20,7 +20,7 @@ std::string scenario(int ranks, const std::string& model, const std::string& pla
          std::to_string(ranks) + R"(, "gpu": {"id": "cpu", "name": "a core", "memory": "4 GB",
       "memory_bandwidth": "10 GB/s", "fp32_rate": "50 GFLOP/s", "pcie_bandwidth": "5 GB/s"}}},
     "workload": {"kind": "training", "global_batch": 8, "seq_len": 32},
-    "plan": {"name": "small", "precision": "fp32", "micro_batch": 2, )" +
+    "plan": {"name": "small", "framework": "rehearse", "precision": "fp32", "micro_batch": 2, )" +
          plan + "}}";
 }
 
