@@ -74,7 +74,8 @@ void own_join(int index, int count, Pass pass, const LayerShape& shape, ItemList
   const double elements = tokens * static_cast<double>(at.query);
   const double before = index == 1 ? at.element_bytes : kFp32Bytes;
   const double after = index == count ? at.element_bytes : kFp32Bytes;
-  const double sums = pass == Pass::Forward ? 3 * kFp32Bytes * tokens * static_cast<double>(at.heads) : 0;
+  const double sums =
+      pass == Pass::Forward ? 3 * kFp32Bytes * tokens * static_cast<double>(at.heads) : 0;
   items.add(memory_operator(OperatorName::Attention, pass,
                             (before + at.element_bytes + after) * elements + sums, elements));
 }

@@ -15,7 +15,7 @@
 namespace rehearse {
 namespace {
 
-constexpr double kTokenIdBytes = 8;  // int64, as PyTorch's data loaders make them
+constexpr double kTokenIdBytes = 8;     // int64, as PyTorch's data loaders make them
 constexpr double kOwnTokenIdBytes = 4;  // int32, as the runner has them
 constexpr double kFp32Bytes = 4;
 
@@ -103,10 +103,10 @@ void own_embedding_forward(const LayerShape& shape, const LayerWidths& at, ItemL
   const double elements = tokens * static_cast<double>(at.hidden);
   const double tables = shape.model.positions == Positions::Learned ? 2 : 1;
   const double rows_read = elements / (splits_vocabulary(shape) ? shape.tensor_columns() : 1);
-  items.add(memory_operator(OperatorName::Embedding, Pass::Forward,
-                            tables * kOwnTokenIdBytes * tokens +
-                                at.element_bytes * (rows_read + tables * elements),
-                            (tables - 1) * elements));
+  items.add(memory_operator(
+      OperatorName::Embedding, Pass::Forward,
+      tables * kOwnTokenIdBytes * tokens + at.element_bytes * (rows_read + tables * elements),
+      (tables - 1) * elements));
 }
 
 /// Of the runner: a pass a table. The gradient of each token is added to its row.
@@ -114,10 +114,10 @@ void own_embedding_backward(const LayerShape& shape, const LayerWidths& at, Item
   const auto tokens = static_cast<double>(at.tokens);
   const double elements = tokens * static_cast<double>(at.hidden);
   const auto pass = [&](double rows) {
-    items.add(memory_operator(OperatorName::Embedding, Pass::WeightGradient,
-                              kOwnTokenIdBytes * tokens + at.element_bytes * elements +
-                                  2 * at.gradient_bytes * rows,
-                              rows));
+    items.add(memory_operator(
+        OperatorName::Embedding, Pass::WeightGradient,
+        kOwnTokenIdBytes * tokens + at.element_bytes * elements + 2 * at.gradient_bytes * rows,
+        rows));
   };
   pass(elements / (splits_vocabulary(shape) ? shape.tensor_columns() : 1));
   if (shape.model.positions == Positions::Learned) pass(elements);

@@ -97,9 +97,8 @@ ExpectedError expected_error(double base, bool calibrated, Framework framework,
   // Of the project's own runner nobody has published runs.
   const bool is_known = framework != Framework::Generic && framework != Framework::Rehearse;
   error.source += is_known ? name_of(framework_names(), framework) : std::string("all frameworks");
-  error.source += !is_known
-                      ? ", predicted as if their framework were not known, lie inside"
-                      : " lie inside";
+  error.source +=
+      !is_known ? ", predicted as if their framework were not known, lie inside" : " lie inside";
   // Mean absolute errors as half widths of 90 % intervals, of a normal distribution: 1.645 ·
   // √(π/2).
   constexpr double kIntervalOfMean = 2.06;

@@ -44,8 +44,8 @@ double framework_bytes(const Plan& plan, const MemoryOverheads& overheads) {
   const int rows = plan.tensor_rows;
   const double grid =
       rows > 1 ? communicator_bytes(rows) + communicator_bytes(plan.tp / rows) : 0.0;
-  return overheads.context.bytes + communicator_bytes(plan.tp) +
-         grid + communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
+  return overheads.context.bytes + communicator_bytes(plan.tp) + grid +
+         communicator_bytes(plan.cp) + communicator_bytes(data_ranks(plan)) +
          communicator_bytes(plan.pp) + communicator_bytes(plan.ep);
 }
 
@@ -181,8 +181,7 @@ class MemoryModel {
       part("offload buffers",
            2 * plan_.offload.activations * largest_over_layers(stage, saved_bytes));
       part("pipeline buffers", pipeline_buffer_bytes());
-      part("framework",
-           framework_bytes(plan_, overheads_) + overheads_.matrix_workspace.bytes);
+      part("framework", framework_bytes(plan_, overheads_) + overheads_.matrix_workspace.bytes);
     }
     memory.host_bytes = host_bytes(stage, actions);
     return memory;

@@ -139,8 +139,7 @@ RunnerTensorWalk::Block RunnerTensorWalk::layer_backward(Layer& state, bool reco
   const Block d_up = rows(at_.ffn_up);
   const Block d_normed2 = linear_backward(state.normed2, d_up, at_.hidden, Cut::Columns, work);
   const Block d_sum = split_rows(at_.hidden);
-  const Block d_attention =
-      linear_backward(state.attention.out, d_sum, at_.query, Cut::Rows, work);
+  const Block d_attention = linear_backward(state.attention.out, d_sum, at_.query, Cut::Rows, work);
   const Block d_normed1 = [&] {
     const Block d_fused = rows(at_.qkv);
     if (plan_.cp > 1) {
@@ -173,8 +172,8 @@ void RunnerTensorWalk::head_forward(const Block& input, const Block& targets, He
   state.input = input;
   state.targets = targets;
   state.normed = norm(state.norm);
-  state.logits = linear(state.normed, at_.hidden, at_.vocab,
-                        splits_vocabulary ? Cut::Columns : Cut::None);
+  state.logits =
+      linear(state.normed, at_.hidden, at_.vocab, splits_vocabulary ? Cut::Columns : Cut::None);
   state.maximum = of_tokens();
   state.sum = of_tokens();
   state.target_logit = of_tokens();

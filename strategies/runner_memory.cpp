@@ -210,8 +210,7 @@ class StageTensors {
     }
     const bool is_forward = action.kind == ActionKind::Forward;
     Block arriving;
-    if (is_forward ? !begins(chunk) : !ends(chunk))
-      arriving = mail_->receive(is_forward, chunk, m);
+    if (is_forward ? !begins(chunk) : !ends(chunk)) arriving = mail_->receive(is_forward, chunk, m);
     Block leaving = is_forward ? forward(action, arriving) : backward(action, arriving);
     if (is_forward ? !ends(chunk) : !begins(chunk))
       mail_->send(is_forward, chunk, m, std::move(leaving));

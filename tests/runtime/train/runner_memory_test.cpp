@@ -85,7 +85,7 @@ void check_each_stage(PlanFile file) {
 /// In both types, of a GPT and of a Llama.
 template <class Change>
 void check_models(Change change) {
-  for (const Precision precision : {Precision::Fp32})
+  for (const Precision precision : {Precision::Fp32, Precision::Bf16})
     for (const bool llama : {false, true}) {
       PlanFile file = small_file();
       if (llama) be_llama(file.model);
