@@ -95,6 +95,13 @@ struct ProfileSample {
   double deviation = 0;  ///< of one execution from the next, relative; 0: not measured
 };
 
+/// A copy within the device's own memory.
+struct CopyTime {
+  double bytes = 0;  ///< read and written together
+  double seconds = 0;
+  bool operator==(const CopyTime&) const = default;
+};
+
 /// A factor with its source.
 struct SourcedFactor {
   double value = 1;
@@ -121,6 +128,8 @@ struct Profile {
   std::vector<ProfileSample> samples;
   /// Of several of these GPUs in one node. They stand for the GPU they were measured on alone.
   std::vector<CollectiveCurve> collectives;
+  /// What operators bound by memory are compared with; prices do not depend on it.
+  std::vector<CopyTime> copies;
 };
 
 /// Prices operators of `device` by the profile of the same GPU, or scales those of another: rates

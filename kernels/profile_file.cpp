@@ -30,6 +30,16 @@ void check_profile(Profile& profile, ObjectCheck& check) {
   profile.device.gpu = profile.gpu;
 }
 
+const FieldTable<CopyTime>& copy_time_table() {
+  static const FieldTable<CopyTime> table =
+      FieldTable<CopyTime>("copy", "A copy within the device's own memory")
+          .number("bytes", &CopyTime::bytes, {1, 1e15}, "read and written together")
+          .required()
+          .number("time_s", &CopyTime::seconds, {1e-9, 1e6}, "measured time")
+          .required();
+  return table;
+}
+
 const FieldTable<Profile>& profile_table() {
   static const FieldTable<Profile> table =
       FieldTable<Profile>("profile/1", "What operators cost on one GPU with one software stack")
@@ -61,6 +71,9 @@ const FieldTable<Profile>& profile_table() {
           .omit_default()
           .objects("collectives", &Profile::collectives, collective_curve_table(), {0, 1000},
                    "collectives inside a node that take what was measured")
+          .omit_default()
+          .objects("copies", &Profile::copies, copy_time_table(), {0, 1000},
+                   "copies within the device's memory, which operators are compared with")
           .omit_default()
           .check(check_profile);
   return table;

@@ -11,6 +11,7 @@ inline constexpr int kExitDone = 0;
 inline constexpr int kExitEnvironment = 1;  ///< a file, a library or a process failed
 inline constexpr int kExitBadInput = 2;     ///< a command line or a file cannot be understood
 inline constexpr int kExitInfeasible = 3;   ///< all is valid, but no plan fits
+inline constexpr int kExitTolerance = 4;    ///< a measurement misses what it is held to
 
 /// The command line cannot be understood: exit 2. `hint` may be empty.
 struct ArgumentError : std::runtime_error {

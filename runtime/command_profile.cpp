@@ -19,6 +19,7 @@
 #include "runtime/gpu_node.h"
 #include "runtime/machine_facts.h"
 #include "runtime/plan_profile.h"
+#include "runtime/profile_arguments.h"
 #include "runtime/train/memory_need.h"
 #include "runtime/train/runnable.h"
 
@@ -37,14 +38,6 @@ struct ProfileRequest {
   std::string output;
   bool force = false;
 };
-
-double budget_of(const std::string& text) {
-  const ParsedQuantity parsed = parse_quantity(text, Dimension::Seconds);
-  if (!parsed.value || *parsed.value < 1)
-    throw ArgumentError("--budget is at least a second, not '" + text + "'",
-                        parsed.hint.empty() ? "for example --budget 5min" : parsed.hint);
-  return *parsed.value;
-}
 
 int count_of(const std::string& option, const std::string& text) {
   const ParsedQuantity parsed = parse_quantity(text, Dimension::Count);
@@ -95,12 +88,7 @@ ProfiledDevice device_of(const ProfileRequest& request) {
       throw std::runtime_error("no GPU can be profiled: " + cuda.problem + "; --device cpu works");
     return profiled_gpu(index);
   };
-  if (request.device == "cuda") return on_gpu(0);
-  if (request.device.rfind("cuda:", 0) == 0) {
-    const ParsedQuantity index = parse_quantity(request.device.substr(5), Dimension::Count);
-    if (index.value && *index.value >= 0 && *index.value < 1024)
-      return on_gpu(static_cast<int>(*index.value));
-  }
+  if (const auto index = gpu_index_of(request.device)) return on_gpu(*index);
   throw ArgumentError("there is no device '" + request.device + "'", "cpu, cuda or cuda:1");
 }
 
@@ -210,7 +198,7 @@ int command_profile(Arguments arguments) {
   const BusyRanks others(request.ranks - 1, [&](int rank) { keep_busy(request, rank); });
   const auto start = std::chrono::steady_clock::now();
   const double launch_s = measured_launch_s(target);
-  const double copy_bytes_per_s = measured_copy_bytes_per_s(target);
+  const std::vector<CopyTime> copies = measured_copies(target);
   // Where there are several GPUs, a fifth of the time is for what they do together.
   const NodeMeasurements node =
       is_cpu ? NodeMeasurements() : measure_gpu_node(0.2 * request.budget_s, interrupted);
@@ -236,9 +224,9 @@ int command_profile(Arguments arguments) {
       "; seed " + std::to_string(options.seed) + "; " +
       std::to_string(tasks.size() - measured.not_reached - measured.failures.size()) + " of " +
       std::to_string(tasks.size()) + " operators in " + format_seconds(measured.elapsed_s) +
-      "; copies at " + format_rate(copy_bytes_per_s);
+      "; copies at " + format_rate(copies.back().bytes / copies.back().seconds);
   const std::string table = measurement_table(tasks, measured, provenance.device.gpu,
-                                              larger_of(target.overheads, node.overheads));
+                                              larger_of(target.overheads, node.overheads), copies);
   measurement_file.write(table);
   measurement_file.finish();
   Profile profile = measured_profile(table, provenance, launch_s);

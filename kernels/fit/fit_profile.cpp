@@ -100,6 +100,8 @@ Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& 
     profile.collectives.insert(profile.collectives.end(), table.collectives.begin(),
                                table.collectives.end());
   for (const OperatorTable& table : tables)
+    profile.copies.insert(profile.copies.end(), table.copies.begin(), table.copies.end());
+  for (const OperatorTable& table : tables)
     profile.overheads = larger_of(profile.overheads, table.overheads);
   if (request.keep_samples) profile.samples = exact_samples(tables);
   for (FitErrors* errors : [&] {

@@ -30,6 +30,7 @@ struct OperatorTable {
   std::string digest;      ///< FNV-1a of the text
   std::vector<OperatorSample> samples;
   std::vector<CollectiveCurve> collectives;
+  std::vector<CopyTime> copies;
   MemoryOverheads overheads;       ///< of the GPU itself
   std::vector<std::string> notes;  ///< what was left out, and why
 };
@@ -69,6 +70,7 @@ class SampleCollector {
   /// Adds a sample unless no GPU of this data sheet can be so fast, or its time must be in another
   /// unit. Such rows are problems of own tables (`strict`), and left out of published ones.
   void add(OperatorSample sample, const CsvTable::Cell& time, bool strict);
+  void add_copy(const CopyTime& copy) { out_.copies.push_back(copy); }
   MemoryOverheads& overheads() { return out_.overheads; }
   const std::string& path() const { return out_.path; }
   void leave_out(const std::string& why) { out_.notes.push_back(why); }

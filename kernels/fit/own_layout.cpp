@@ -5,7 +5,8 @@
 //   m n k      of a product, batch (default 1); accumulate: 1 where it adds to an fp32 result
 //   b s heads kv_heads head_dim    of attention; kv_len (default s), causal (default 1)
 //   bytes      moved by an operator bound by memory; or, where op is context, matrix_workspace,
-//              pair_communicator or communicator, the device memory that this takes (no time then)
+//              pair_communicator or communicator, the device memory that this takes (no time then);
+//              or, where op is copy, read and written by a copy within the device's memory
 //   mode       burst (default) or sustained;  gpu: catalogue id, rows of others are left out
 //   time_us, time_ms or time_s
 
@@ -63,14 +64,27 @@ class OwnRows {
       return;
     }
     const std::size_t before = out_.problems().count();
+    if (csv_.cell(row_, op_column).text == "copy") {
+      const auto bytes = static_cast<double>(size("bytes"));
+      const auto seconds = time_of_row();
+      if (seconds && out_.problems().count() == before)
+        out_.add_copy({.bytes = bytes, .seconds = *seconds});
+      return;
+    }
     OperatorSample sample;
     sample.op = operator_of_row();
     sample.sustained = choice("mode", mode_names(), false);
+    const auto seconds = time_of_row();
+    if (out_.problems().count() > before) return;
+    sample.seconds = *seconds;
+    out_.add(sample, csv_.cell(row_, time_), true);
+  }
+
+  std::optional<double> time_of_row() {
     const auto time =
         csv_.number(row_, time_, 1e-9 / unit_s_, kMostTime_s / unit_s_, out_.problems());
-    if (out_.problems().count() > before) return;
-    sample.seconds = *time * unit_s_;
-    out_.add(sample, csv_.cell(row_, time_), true);
+    if (!time) return std::nullopt;
+    return *time * unit_s_;
   }
 
   Operator operator_of_row() {

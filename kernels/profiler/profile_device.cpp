@@ -50,23 +50,32 @@ double measured_launch_s(ProfiledDevice& device) {
   return statistics_of(samples).median;
 }
 
-double measured_copy_bytes_per_s(ProfiledDevice& device) {
-  const auto bytes = static_cast<std::size_t>(std::max(4 * device.cache_bytes, 0x1p26));
-  DeviceBuffer from(*device.device, bytes), to(*device.device, bytes);
-  device.device->fill_bytes(from.data(), 0x3c, bytes);  // bf16 and fp32 alike see a small number
-  const auto seconds_of = [&](int copies) {
+std::vector<CopyTime> measured_copies(ProfiledDevice& device) {
+  const double most = std::max(4 * device.cache_bytes, 0x1p26);
+  const auto largest = static_cast<std::size_t>(most);
+  DeviceBuffer from(*device.device, largest), to(*device.device, largest);
+  device.device->fill_bytes(from.data(), 0x3c, largest);  // bf16 and fp32 alike: a small number
+  const auto seconds_of = [&](std::size_t bytes, int copies) {
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < copies; ++i) device.device->copy(to.data(), from.data(), bytes);
     device.device->synchronize();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     return took.count() / copies;
   };
-  seconds_of(1);  // its pages are there now
-  // One after the other for 10 ms, so that starting them is little.
-  const int copies = static_cast<int>(std::clamp(1e-2 / seconds_of(1), 1.0, 256.0));
-  std::vector<double> samples;
-  for (int round = 0; round < 3; ++round) samples.push_back(seconds_of(copies));
-  return 2 * static_cast<double>(bytes) / statistics_of(samples).median;
+  std::vector<CopyTime> result;
+  const auto measure_one = [&](std::size_t bytes) {
+    seconds_of(bytes, 1);  // its pages are there now
+    // One after the other for 10 ms, so that starting them is little.
+    const double once_s = std::max(seconds_of(bytes, 1), 1e-9);
+    const int copies = static_cast<int>(std::clamp(1e-2 / once_s, 1.0, 4096.0));
+    std::vector<double> samples;
+    for (int round = 0; round < 5; ++round) samples.push_back(seconds_of(bytes, copies));
+    result.push_back(
+        {.bytes = 2 * static_cast<double>(bytes), .seconds = statistics_of(samples).median});
+  };
+  for (std::size_t bytes = std::size_t{1} << 20; bytes < largest; bytes *= 4) measure_one(bytes);
+  measure_one(largest);
+  return result;
 }
 
 }  // namespace rehearse

@@ -1,9 +1,11 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/cost_model.h"
 #include "kernels/memory_overheads.h"
+#include "kernels/profile.h"
 #include "kernels/profiler/measure.h"
 
 namespace rehearse {
@@ -29,8 +31,8 @@ ProfiledDevice profiled_gpu(int index);
 /// Seconds the host needs to issue an operator of one element.
 double measured_launch_s(ProfiledDevice& device);
 
-/// Bytes a second, read and written together, that the device copies within its own memory: what
-/// operators bound by memory are compared with. The copies are four times as long as its cache.
-double measured_copy_bytes_per_s(ProfiledDevice& device);
+/// Copies within the device's own memory, from 1 MiB to four times its cache and at least 64 MiB:
+/// what operators bound by memory are compared with. The largest come last.
+std::vector<CopyTime> measured_copies(ProfiledDevice& device);
 
 }  // namespace rehearse

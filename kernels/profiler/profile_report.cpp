@@ -34,6 +34,7 @@ std::vector<std::string> shape_cells(const ProfileTask& task) {
           of(is_gemm, op.m),
           of(is_gemm, op.n),
           of(is_gemm, op.k),
+          of(is_gemm && op.batch > 1, op.batch),
           is_gemm ? (op.accumulate_fp32 ? "1" : "0") : "",
           of(is_attention, op.batch),
           of(is_attention, op.query_len),
@@ -47,22 +48,26 @@ std::vector<std::string> shape_cells(const ProfileTask& task) {
 }
 
 constexpr const char* kShapeColumns =
-    "op,pass,dtype,m,n,k,accumulate,b,s,kv_len,heads,kv_heads,head_dim,causal,bytes";
+    "op,pass,dtype,m,n,k,batch,accumulate,b,s,kv_len,heads,kv_heads,head_dim,causal,bytes";
 
 }  // namespace
 
 std::string measurement_table(const std::vector<ProfileTask>& tasks,
                               const Measurements& measurements, const std::string& gpu,
-                              const MemoryOverheads& overheads) {
+                              const MemoryOverheads& overheads,
+                              const std::vector<CopyTime>& copies) {
   std::set<std::string> remarks;
   for (const MeasuredOperator& one : measurements.operators)
     for (const auto& [name, value] : one.remarks) remarks.insert(name);
-  std::string text = std::string("gpu,") + kShapeColumns + ",mode,time_us,p10_us,p90_us,samples";
+  std::string text =
+      std::string("gpu,") + kShapeColumns + ",flops,least_bytes,mode,time_us,p10_us,p90_us,samples";
   for (const std::string& name : remarks) text += "," + name;
   text += "\n";
   for (const MeasuredOperator& one : measurements.operators) {
     text += gpu;
     for (const std::string& cell : shape_cells(tasks[one.task])) text += "," + cell;
+    const Operator& op = tasks[one.task].op;
+    text += "," + number(op.flops) + "," + number(op.bytes);
     text += one.sustained ? ",sustained" : ",burst";
     for (const double value : {one.seconds.median, one.seconds.p10, one.seconds.p90})
       text += "," + number(value * 1e6);
@@ -73,14 +78,18 @@ std::string measurement_table(const std::vector<ProfileTask>& tasks,
     }
     text += "\n";
   }
-  for (const auto& [part, taken] : overhead_bytes(overheads)) {
-    const auto bytes = static_cast<std::int64_t>(taken);
-    if (bytes <= 0) continue;
-    text += gpu + "," + part;
-    constexpr int kBetween = 13, kTimes = 5;  // columns before the bytes, and after
-    text += std::string(kBetween, ',') + "," + std::to_string(bytes);
-    text += std::string(kTimes + remarks.size(), ',') + "\n";
-  }
+  // Rows of bytes: columns between the name and these, and columns after.
+  constexpr int kBetween = 14, kTimes = 7;
+  const auto bytes_of = [&](const std::string& name, double bytes) {
+    return gpu + "," + name + std::string(kBetween, ',') + "," +
+           std::to_string(static_cast<std::int64_t>(bytes));
+  };
+  for (const CopyTime& copy : copies)
+    text += bytes_of("copy", copy.bytes) + ",0," + number(copy.bytes) + ",burst," +
+            number(copy.seconds * 1e6) + ",,," + std::string(remarks.size(), ',') + "\n";
+  for (const auto& [part, taken] : overhead_bytes(overheads))
+    if (taken >= 1)
+      text += bytes_of(part, taken) + std::string(kTimes + remarks.size(), ',') + "\n";
   return text;
 }
 

@@ -16,10 +16,11 @@ struct ProfileProvenance {
 
 /// The measurements as a table of operators (docs/profiles.md, "own layout"), a row each: shape,
 /// bytes, mode, median, 10th and 90th percentile, number of samples, and the stopwatch's remarks.
-/// Measured memory beside tensors has rows of bytes alone.
+/// Measured memory beside tensors has rows of bytes alone, copies rows of bytes and time.
 std::string measurement_table(const std::vector<ProfileTask>& tasks,
                               const Measurements& measurements, const std::string& gpu,
-                              const MemoryOverheads& overheads = MemoryOverheads());
+                              const MemoryOverheads& overheads = MemoryOverheads(),
+                              const std::vector<CopyTime>& copies = {});
 
 /// Takes out what the device cannot have taken, a clock that jumped or a sample that something else
 /// interrupted, and reports it as a failure: one such would have the whole table refused.

@@ -23,7 +23,7 @@ class Workshop {
     fs::create_directories(root_ / "bin");
     fs::copy_file(std::filesystem::path(source_directory()) / "dev", root_ / "dev");
     for (const char* tool : {"bash", "env", "dirname", "mkdir", "cat", "nproc", "chmod", "grep",
-                             "find", "sort", "xargs"}) {
+                             "find", "sort", "xargs", "head", "tr", "tee", "timeout"}) {
       for (const char* folder : {"/usr/bin", "/bin"}) {
         if (!fs::exists(fs::path(folder) / tool) || fs::exists(root_ / "bin" / tool)) continue;
         fs::create_symlink(fs::path(folder) / tool, root_ / "bin" / tool);
@@ -198,4 +198,72 @@ TEST_CASE("what dev does not know is refused with what it knows") {
   CHECK(contains(preset.err, "there are release, asan, cpu and gpu"));
   CHECK(workshop.dev("format --chekc").exit_code == 2);
   CHECK(workshop.calls() == "");
+}
+
+namespace {
+
+/// A machine with a GPU: nvcc, and a build whose tests are two programs.
+class GpuWorkshop : public Workshop {
+ public:
+  GpuWorkshop() {
+    fake("nvcc", "");
+    fake("nvidia-smi", "case \"$*\" in *compute_cap*) echo 9.0 ;; *) echo NVIDIA H200 ;; esac");
+    fake("compute-sanitizer", "echo sanitizer \"$@\" >> calls; exit ${SANITIZER:-0}");
+    // Configuring lists the programs, building makes all of them but those that are $UNBUILT.
+    fake("cmake",
+         "echo cmake \"$@\" >> calls; mkdir -p build/gpu\n"
+         "case \"$1\" in\n"
+         "-S) printf 'kernels_cuda_test\\nruntime_cuda_test\\n' > build/gpu/gpu_tests.txt ;;\n"
+         "--build) for program in rehearse-device kernels_cuda_test runtime_cuda_test; do\n"
+         "  [ \"$program\" = \"$UNBUILT\" ] && continue\n"
+         "  printf '#!/bin/bash\\necho %s \"$@\" >> calls\\n' $program > build/gpu/$program\n"
+         "  printf 'case $1 in $MISSED) exit 4 ;; esac\\n' >> build/gpu/$program\n"
+         "  chmod +x build/gpu/$program; done ;;\n"
+         "esac");
+  }
+};
+
+}  // namespace
+
+TEST_CASE("dev gpu build makes every program whose tests want a GPU, for the GPU at hand") {
+  const GpuWorkshop workshop;
+  CHECK(workshop.dev("gpu build").exit_code == 0);
+  CHECK(contains(workshop.calls(), "-DCMAKE_CUDA_ARCHITECTURES=90"));
+  CHECK(
+      contains(workshop.calls(), "--target rehearse-device kernels_cuda_test runtime_cuda_test\n"));
+}
+
+TEST_CASE("dev gpu test fails where one of its programs is not there") {
+  GpuWorkshop workshop;
+  CHECK(workshop.dev("gpu test").exit_code == 0);
+  CHECK(contains(workshop.calls(), "ctest --test-dir build/gpu "));
+  GpuWorkshop lacking;
+  lacking.set("UNBUILT", "runtime_cuda_test");
+  const ChildResult child = lacking.dev("gpu test");
+  CHECK(child.exit_code == 1);
+  CHECK(contains(child.err, "the GPU tests of runtime_cuda_test were not built"));
+  CHECK_FALSE(contains(lacking.calls(), "ctest"));
+}
+
+TEST_CASE("dev gpu all runs every step, whatever one of them finds, and names those that failed") {
+  GpuWorkshop workshop;
+  workshop.set("SANITIZER", "9");
+  workshop.set("FAILING", "8");
+  const ChildResult child = workshop.dev("gpu all");
+  CHECK(child.exit_code == 1);
+  CHECK(contains(child.err, "these steps failed: test sanitize\n"));
+  CHECK(contains(workshop.calls(), "rehearse-device bench\n"));
+  CHECK(contains(workshop.calls(), "rehearse-device profile --device cuda -o"));
+  CHECK(contains(workshop.calls(), "rehearse-device floors results/gpu/h200-sxm.rehearse.csv\n"));
+  const GpuWorkshop good;
+  CHECK(good.dev("gpu all").exit_code == 0);
+}
+
+TEST_CASE("dev gpu bench and profile fail where a bar is missed") {
+  GpuWorkshop workshop;
+  workshop.set("MISSED", "floors");
+  CHECK(workshop.dev("gpu profile").exit_code == 4);
+  CHECK(workshop.dev("gpu bench").exit_code == 0);
+  workshop.set("MISSED", "bench");
+  CHECK(workshop.dev("gpu bench").exit_code == 4);
 }

@@ -24,13 +24,13 @@ TEST_CASE("device: every operator of a long profile can be recorded in a graph a
   gpu.scope.model_tokens = {};
   const std::vector<ProfileTask> tasks = profile_tasks(gpu.scope);
   const std::atomic<bool> interrupt{false};
-  const Measurements measured = measure(tasks, *gpu.device, *gpu.stopwatch,
-                                        {.budget_s = 60,
-                                         .cache_bytes = gpu.cache_bytes,
-                                         .memory_bytes = 1e9,
-                                         .most_sets = gpu.most_sets,
-                                         .most_samples = 5},
-                                        interrupt, [](const MeasureProgress&) {});
+  Measurements measured = measure(tasks, *gpu.device, *gpu.stopwatch,
+                                  {.budget_s = 60,
+                                   .cache_bytes = gpu.cache_bytes,
+                                   .memory_bytes = 1e9,
+                                   .most_sets = gpu.most_sets,
+                                   .most_samples = 5},
+                                  interrupt, [](const MeasureProgress&) {});
   for (const MeasureFailure& failure : measured.failures) {
     const Operator& op = tasks[failure.task].op;
     CAPTURE(tasks[failure.task].label, pass_name(op.pass), op.m, op.n, op.k, op.bytes);
@@ -38,6 +38,9 @@ TEST_CASE("device: every operator of a long profile can be recorded in a graph a
   }
   CHECK(measured.not_reached == 0);
   const DeviceFacts facts = with_measured_rates(gpu.facts, tasks, measured);
+  // One sample that something interrupted is no failure of the device, but several are.
+  leave_out_impossible(measured, tasks, facts);
+  CHECK(measured.failures.size() <= 2);
   const Profile profile = measured_profile(
       measurement_table(tasks, measured, facts.gpu),
       {.device = facts, .made_by = "a test", .table_name = "table.csv"}, measured_launch_s(gpu));
