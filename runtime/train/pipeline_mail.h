@@ -1,10 +1,10 @@
 #pragma once
 #include <list>
 #include <map>
-#include <tuple>
 #include <vector>
 
 #include "plan/schedule.h"
+#include "runtime/train/mail_order.h"
 #include "runtime/train/rank_context.h"
 
 namespace rehearse {
@@ -16,8 +16,9 @@ std::vector<MessageLane> pipeline_lanes(const Schedule& schedule);
 ///
 /// Nothing names a message but its place in the order of its sender's work: since every rank knows
 /// the whole schedule, the receiver expects each sender's messages in the order in which that
-/// stage makes them. The next receive from each neighbour is always posted, so that a sender that
-/// waits for its message to leave never waits for a receiver that does the same.
+/// stage makes them. The next receive from each neighbour is always posted, so that a message can
+/// arrive while its receiver computes. Where the plan lets senders wait for every message to leave,
+/// as many are posted as keep any two of them from waiting for each other (`receives_ahead`).
 class PipelineMail {
  public:
   /// `moves_on_device`: see World. Then the host knows late that a message has left, and few of
@@ -35,15 +36,10 @@ class PipelineMail {
   void end_step();
 
  private:
-  struct Key {
-    bool forward = true;
-    int chunk = 0, micro_batch = 0;  ///< of the receiver
-    auto operator<=>(const Key&) const = default;
-  };
   struct Inbox {
     int peer = 0;
     bool forward = true;
-    std::vector<Key> order;
+    std::vector<MailKey> order;
     std::size_t posted = 0, taken = 0;
   };
   struct Arrival {
@@ -54,8 +50,8 @@ class PipelineMail {
     Tensor tensor;
     Transfer transfer;
   };
-  void expect(int sender);
   void post_next(Inbox& inbox);
+  void post_ahead(Inbox& inbox);
   void release_sent();
 
   const RankContext& rank_;
@@ -63,9 +59,10 @@ class PipelineMail {
   int stage_;
   Communicator& stages_;
   bool moves_on_device_;
+  std::size_t ahead_;  ///< receives posted before they are asked for, of each inbox
   std::vector<Inbox> inboxes_;
-  std::map<Key, std::size_t> inbox_of_;
-  std::map<Key, Arrival> arrivals_;
+  std::map<MailKey, std::size_t> inbox_of_;
+  std::map<MailKey, Arrival> arrivals_;
   std::list<Departure> departures_;
 };
 

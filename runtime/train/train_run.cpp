@@ -105,6 +105,7 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
         request.checkpoint_every > 0 && trainer.next_step() % request.checkpoint_every == 0;
     if (!request.checkpoint.empty() && is_due) checkpoints.save();
   }
+  trainer.finish();
   if (recorder) recorder->write(request.timeline, file.title);
   result.traffic_bytes = trainer.traffic_of_all();
   result.data = counts_of_all(trainer, file, result);

@@ -60,6 +60,9 @@ class Trainer {
   /// One step of training. Throws CommunicationError, and std::runtime_error where the loss is no
   /// number any more.
   StepReport step();
+  /// Returns when nothing of the last step is under way any more, which would otherwise write to
+  /// memory that is gone with the trainer. All ranks call it after their last step.
+  void finish();
   std::int64_t next_step() const { return step_; }
 
   /// The parts of all tensors that this rank updates. Gradients are those of the last step, before

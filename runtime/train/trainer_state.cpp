@@ -24,6 +24,8 @@ void Trainer::collect(const std::vector<OwnedPiece>& pieces, const PieceView& vi
   }
 }
 
+void Trainer::finish() { sync_->await_all_weights(); }
+
 std::vector<TensorPart> Trainer::tensors(TensorKind kind) {
   sync_->await_all_weights();
   std::vector<TensorPart> parts;

@@ -3,7 +3,7 @@
 
 #include "runtime/child_process.h"
 #include "tests/catch.h"
-#include "tests/runtime/train/mpirun.h"
+#include "tests/runtime/train/train_program.h"
 
 using namespace rehearse;
 
@@ -52,6 +52,50 @@ TEST_CASE("ranks that talk as on GPUs train like one: context ranks") {
 TEST_CASE("ranks that talk as on GPUs train like one: all axes, and bf16") {
   check_on_fake_gpus("dp=2 tp=2 pp=2 zero=1 model=llama");
   check_on_fake_gpus("cp=2 pp=2 precision=bf16 layers=2");
+}
+
+TEST_CASE("a checkpoint of any layout goes on in any other as if nothing had happened") {
+  struct Layout {
+    int ranks;
+    std::string name, words;
+  };
+  const std::vector<Layout> layouts{{1, "one", ""},
+                                    {2, "dp2", "dp=2"},
+                                    {2, "dp2-zero", "dp=2 zero=1 bucket_bytes=5000"},
+                                    {2, "dp2-uneven", "dp=2 shares=6:2 zero=1"},
+                                    {2, "tp2", "tp=2 sp=1"},
+                                    {2, "cp2", "cp=2"},
+                                    {2, "pp2-interleaved", "pp=2 chunks=2"},
+                                    {2, "pp2-both-ways", "pp=2 schedule=dualpipe"},
+                                    {4, "dp2-tp2", "dp=2 tp=2"},
+                                    {4, "dp2-pp2-zero", "dp=2 pp=2 zero=1"}};
+  const RunFolder folder;
+  std::string all;
+  for (const Layout& layout : layouts) {
+    const std::string root = folder.file(layout.name);
+    check_parity(layout.ranks, "write=" + root + " " + layout.words);
+    all += (all.empty() ? "" : ":") + root;
+  }
+  for (const Layout& layout : layouts)
+    check_parity(layout.ranks, "read=" + all + " name=" + layout.name + " " + layout.words);
+}
+
+TEST_CASE("stages whose messages are too long to leave before they are received train like one") {
+  // 128 KiB a message; Open MPI sends up to 4 KiB (64 over a network) before anyone receives them.
+  const std::string model = " hidden=128 seq=128 micro_batch=2 steps=4";
+  check_parity(2, "pp=2 layers=2 schedule=gpipe" + model);
+  check_parity(2, "pp=2 layers=2 schedule=1f1b overlap=0" + model);
+  check_parity(2, "pp=2 chunks=2" + model);
+  check_parity(2, "pp=2 chunks=2 overlap=0" + model);
+}
+
+TEST_CASE("stages that wait for every message to leave come to an end in any order of work") {
+  check_parity(2, "pp=2 chunks=2 overlap=0 breadth=1 hidden=128 seq=128 micro_batch=2 steps=2");
+}
+
+TEST_CASE("a ring with long messages trains like one rank") {
+  check_parity(2, "cp=2 layers=2 hidden=128 seq=128 micro_batch=2 steps=4");
+  check_parity(2, "cp=2 layers=2 hidden=128 seq=128 micro_batch=2 steps=4 overlap=0");
 }
 
 TEST_CASE("two data ranks train like one") {

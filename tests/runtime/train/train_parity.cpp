@@ -13,116 +13,19 @@
 // (fake_gpus.h), and talk as ranks on GPUs do.
 //
 //   train_parity model=gpt|llama steps=20 gpus=fake KEY=VALUE…   (the plan's fields)
-#include <atomic>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <iostream>
-#include <map>
-#include <sstream>
-#include <string>
 #include <thread>
 
 #include "runtime/channel_world.h"
 #include "runtime/train/warm_up.h"
 #include "tests/runtime/train/fake_gpus.h"
+#include "tests/runtime/train/small_runs.h"
 
 using namespace rehearse;
 
 namespace {
-
-using Words = std::map<std::string, std::string>;
-
-int number(const Words& words, const std::string& name, int otherwise) {
-  const auto found = words.find(name);
-  return found == words.end() ? otherwise : std::atoi(found->second.c_str());
-}
-
-std::string word(const Words& words, const std::string& name, const std::string& otherwise) {
-  const auto found = words.find(name);
-  return found == words.end() ? otherwise : found->second;
-}
-
-Model small_model(const Words& words) {
-  Model model;
-  model.layers = number(words, "layers", 4);
-  model.hidden = 32;
-  model.heads = model.kv_heads = 4;
-  model.head_dim = 8;
-  model.ffn = 64;
-  model.vocab = 100;  // padded by the plan
-  model.max_seq_len = 16;
-  if (word(words, "model", "gpt") == "gpt") return model;
-  model.kv_heads = 2;
-  model.ffn = 48;
-  model.activation = Activation::Swiglu;
-  model.norm = Norm::RmsNorm;
-  model.positions = Positions::Rotary;
-  model.linear_bias = false;
-  model.tied_embeddings = number(words, "tied", 0) != 0;
-  return model;
-}
-
-ScheduleKind schedule_kind(const std::string& name) {
-  const std::map<std::string, ScheduleKind> kinds{
-      {"gpipe", ScheduleKind::Gpipe},          {"1f1b", ScheduleKind::OneFOneB},
-      {"layer-wise", ScheduleKind::LayerWise}, {"zb-h1", ScheduleKind::ZbH1},
-      {"zb-h2", ScheduleKind::ZbH2},           {"zb-v", ScheduleKind::ZbV},
-      {"dualpipe", ScheduleKind::DualPipe}};
-  return kinds.at(name);
-}
-
-PlanFile plan_of(const Words& words) {
-  PlanFile file;
-  file.model = small_model(words);
-  file.workload.global_batch = 8;
-  file.workload.seq_len = 16;
-  Plan& plan = file.plan;
-  plan.dp = number(words, "dp", 1);
-  plan.tp = number(words, "tp", 1);
-  plan.cp = number(words, "cp", 1);
-  plan.pp = number(words, "pp", 1);
-  plan.virtual_stages = number(words, "chunks", 1);
-  plan.micro_batch = number(words, "micro_batch", 1);
-  plan.zero = number(words, "zero", 0);
-  plan.sequence_parallel = number(words, "sp", 0) != 0;
-  plan.vocabulary_parallel = number(words, "vp", 1) != 0;
-  plan.recompute = number(words, "recompute", 0) != 0 ? Recompute::Full : Recompute::None;
-  plan.precision = word(words, "precision", "fp32") == "bf16" ? Precision::Bf16 : Precision::Fp32;
-  plan.schedule = schedule_kind(word(words, "schedule", "1f1b"));
-  plan.bucket_bytes = number(words, "bucket_bytes", 40000);
-  plan.overlap.gradients = number(words, "overlap", 1) != 0;
-  plan.overlap.parameters = plan.overlap.pipeline = plan.overlap.gradients;
-  plan.overlap.context = plan.overlap.gradients;
-  plan.context_balanced = number(words, "balanced", 1) != 0;
-  std::istringstream shares(word(words, "shares", ""));
-  for (std::string share; std::getline(shares, share, ':');)
-    plan.replica_micro_batches.push_back(std::atoi(share.c_str()));
-  if (word(words, "context", "ring") == "all-to-all") plan.context = ContextKind::AllToAll;
-  const int pieces =
-      plan.schedule == ScheduleKind::DualPipe ? plan.pp : plan.pp * plan.virtual_stages;
-  for (int i = 0; i < pieces; ++i)
-    file.layer_split.push_back(file.model.layers / pieces +
-                               (i < file.model.layers % pieces ? 1 : 0));
-  file.gpus = world_size(plan);
-  for (int r = 0; r < file.gpus; ++r) file.rank_to_device.push_back(r);
-  return file;
-}
-
-/// A text that can be learned: each token follows from the one before, with exceptions.
-void read_made_up(std::int64_t sample, TokenRange range, std::span<std::int32_t> tokens,
-                  std::span<std::int32_t> labels) {
-  const auto token = [](std::int64_t i) {
-    return static_cast<std::int32_t>((i * i / 7 + 3 * (i % 11)) % 97);
-  };
-  for (int i = range.begin; i < range.end; ++i) {
-    const auto at = static_cast<std::size_t>(i - range.begin);
-    tokens[at] = token(sample * 16 + i);
-    labels[at] = token(sample * 16 + i + 1);
-  }
-}
-
-constexpr std::int64_t kCorpus = 2000;
 
 struct Run {
   std::vector<double> losses, norms;
@@ -132,34 +35,12 @@ struct Run {
   TrafficCount traffic;                            ///< of one step
 };
 
-using TensorsByName = std::map<std::string, const TensorPart*>;
-TensorsByName by_name(const std::vector<TensorPart>& tensors) {
-  TensorsByName out;
-  for (const TensorPart& tensor : tensors) out[tensor.box.name] = &tensor;
-  return out;
-}
-
-/// The elements of a box, out of the whole tensor.
-TensorPart cut(const NamedBox& box, const TensorPart& whole) {
-  TensorPart part{box, std::vector<float>(static_cast<std::size_t>(box.elements()))};
-  const bool is_matrix = box.shape.size() == 2;
-  const std::int64_t columns = is_matrix ? box.extent[1] : 1;
-  const std::int64_t width = is_matrix ? box.shape[1] : 1;
-  for (std::int64_t i = 0; i < box.elements(); ++i) {
-    const std::int64_t row = box.begin[0] + i / columns;
-    const std::int64_t column = (is_matrix ? box.begin[1] : 0) + i % columns;
-    part.values[static_cast<std::size_t>(i)] =
-        whole.values[static_cast<std::size_t>(row * width + column)];
-  }
-  return part;
-}
-
 /// `guide`: a run of one rank, whose weights and moments each step begins with; null for a run that
 /// goes its own way.
 Run train(const PlanFile& file, World& world, ComputeDevice& device, int steps, const Run* guide) {
   TrainOptions options;
   options.rate = {.kind = RateKind::Cosine, .peak = 3e-3, .warmup_steps = 3, .total_steps = steps};
-  Trainer trainer(file, options, world, device, kCorpus, read_made_up,
+  Trainer trainer(file, options, world, device, kCorpus, made_up_text(file.workload.seq_len),
                   world.moves_on_device() ? warmed_pool(file, options, world, device) : nullptr);
   Run run;
   for (int i = 0; i < steps; ++i) {
@@ -179,29 +60,6 @@ Run train(const PlanFile& file, World& world, ComputeDevice& device, int steps, 
   run.weights = trainer.tensors(TensorKind::Weight);
   if (world.moves_on_device()) world.end();
   return run;
-}
-
-/// The difference of a part from the same elements of the whole, and the size of the whole tensor.
-struct Difference {
-  double squared = 0, whole_squared = 0;
-};
-Difference compare(const TensorPart& part, const TensorPart& whole) {
-  Difference difference;
-  const TensorPart same = cut(part.box, whole);
-  for (std::size_t i = 0; i < part.values.size(); ++i) {
-    const double apart = static_cast<double>(part.values[i]) - static_cast<double>(same.values[i]);
-    difference.squared += apart * apart;
-  }
-  for (const float value : whole.values)
-    difference.whole_squared += static_cast<double>(value) * static_cast<double>(value);
-  return difference;
-}
-
-std::atomic<int> failures{0};
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  ++failures;
-  std::cerr << "differs: " << what << '\n';
 }
 
 /// The largest share by which a tensor differs.
@@ -362,8 +220,8 @@ void compare_steps(const Run& led, const Run& whole, double tolerance) {
 
 Run train_alone(Words words) {
   const int steps = number(words, "steps", 20);
-  for (const char* name :
-       {"dp", "tp", "cp", "pp", "chunks", "schedule", "zero", "sp", "recompute", "shares"})
+  for (const char* name : {"dp", "tp", "cp", "pp", "chunks", "schedule", "zero", "sp", "recompute",
+                           "shares", "breadth"})
     words.erase(name);
   words["micro_batch"] = "1";
   const auto world = lone_world();
@@ -410,9 +268,14 @@ int run_rank(const Words& words) {
   try {
     const PlanFile file = plan_of(words);
     const auto device = cpu_device(1);
-    check_rank(file, world->rank(), train_alone(words), [&](const Run* guide) {
-      return train(file, *world, *device, number(words, "steps", 20), guide);
-    });
+    if (words.count("write") != 0)
+      write_layout(*world, words);
+    else if (words.count("read") != 0)
+      read_layouts(*world, words);
+    else
+      check_rank(file, world->rank(), train_alone(words), [&](const Run* guide) {
+        return train(file, *world, *device, number(words, "steps", 20), guide);
+      });
   } catch (const std::exception& error) {
     std::cerr << "rank " << world->rank() << ": " << error.what() << '\n';
     ++failures;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "runtime/train/learning_rate.h"
+#include "runtime/train/mail_order.h"
 #include "runtime/train/memory_need.h"
 #include "runtime/train/parameters.h"
 #include "runtime/train/runnable.h"
@@ -134,6 +135,36 @@ TEST_CASE("the adaptive rate halves when the loss stops falling, and its state c
 
 TEST_CASE("a rate is scaled with the square root of the batch") {
   CHECK(scaled_rate(1e-3, 64, 256) == Approx(2e-3));
+}
+
+TEST_CASE("stages that wait for every message to leave need few receives posted ahead") {
+  for (const ScheduleKind kind :
+       {ScheduleKind::Gpipe, ScheduleKind::OneFOneB, ScheduleKind::LayerWise, ScheduleKind::ZbH1,
+        ScheduleKind::ZbH2, ScheduleKind::ZbV, ScheduleKind::DualPipe})
+    for (const int stages : {2, 4}) {
+      const int chunks = kind == ScheduleKind::ZbV ? 2 : 1;
+      const Schedule schedule = make_schedule(kind, stages, chunks, 8);
+      CAPTURE(static_cast<int>(kind), stages);
+      CHECK(receives_ahead(schedule) <= 2);
+    }
+  CHECK(receives_ahead(make_schedule(ScheduleKind::OneFOneB, 4, 2, 8)) <= 2);
+  CHECK(receives_ahead(make_schedule(ScheduleKind::OneFOneB, 1, 1, 4)) == 1);
+
+  // All micro-batches through a chunk before the next chunk. Both stages hold micro_batches − 2
+  // messages that the other has not come to, and wait, unless so many receives are posted.
+  Schedule schedule = make_schedule(ScheduleKind::OneFOneB, 2, 2, 8);
+  for (std::vector<Action>& actions : schedule.actions) {
+    actions.clear();
+    for (const int chunk : {0, 1})
+      for (int m = 0; m < 8; ++m) actions.push_back({ActionKind::Forward, m, chunk});
+    for (const int chunk : {1, 0})
+      for (int m = 0; m < 8; ++m) actions.push_back({ActionKind::Backward, m, chunk});
+  }
+  REQUIRE(schedule_faults(schedule).empty());
+  const int ahead = receives_ahead(schedule);
+  CAPTURE(ahead);
+  CHECK(ahead > 1);
+  CHECK(ahead <= 8);
 }
 
 TEST_CASE("a plan that cannot be trained says why with its field") {
