@@ -21,8 +21,8 @@ struct GeluFormula {
   }
 };
 struct SquaredReluFormula {
-  __device__ static float forward(float x) { return x > 0 ? x * x : 0.0f; }
-  __device__ static float slope(float x) { return x > 0 ? 2 * x : 0.0f; }
+  __device__ static float forward(float x) { return x <= 0 ? 0.0f : x * x; }
+  __device__ static float slope(float x) { return x <= 0 ? 0.0f : 2 * x; }
 };
 
 template <typename T, typename Formula>

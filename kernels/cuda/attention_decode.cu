@@ -32,7 +32,8 @@ template <typename T>
 __device__ __forceinline__ const T* cached(const void* cache, const DecodeTensors& call,
                                            int sequence, int position, int kv_head) {
   const std::int64_t block =
-      call.block_table[sequence * call.table_columns + position / call.block_size];
+      call.block_table[static_cast<std::int64_t>(sequence) * call.table_columns +
+                       position / call.block_size];
   const std::int64_t row = block * call.block_size + position % call.block_size;
   return static_cast<const T*>(cache) + (row * call.kv_heads + kv_head) * call.d;
 }
@@ -141,7 +142,7 @@ __device__ void store_stretch(const DecodeTensors& call, DecodeWarp<kHead>& warp
   __syncthreads();
   const float scale_log2 = call.scale * kLog2e;
   const std::int64_t part =
-      (static_cast<std::int64_t>(blockIdx.x) * call.sequences + sequence) * call.heads + first_head;
+      (static_cast<std::int64_t>(blockIdx.z) * call.sequences + sequence) * call.heads + first_head;
   for (int at = thread; at < rows * kHead; at += kThreads) {
     const int row = at / kHead, column = at % kHead;
     float maximum = -INFINITY, sum = 0, total = 0;
@@ -169,7 +170,7 @@ constexpr std::size_t decode_shared_bytes() {
 
 template <int kHead>
 __global__ void __launch_bounds__(kThreads) decode_kernel(DecodeTensors call) {
-  const int sequence = static_cast<int>(blockIdx.z), group = call.heads / call.kv_heads;
+  const int sequence = static_cast<int>(blockIdx.x), group = call.heads / call.kv_heads;
   const int parts = (group + kRows - 1) / kRows;  // of a group, 16 heads each
   const int kv_head = static_cast<int>(blockIdx.y) / parts;
   const int first_in_group = static_cast<int>(blockIdx.y) % parts * kRows;
@@ -178,7 +179,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(DecodeTensors call) {
   const int length = call.lengths[sequence];
   // Stretches are whole tiles.
   const int tiles = (length + kKeys - 1) / kKeys;
-  const int split = static_cast<int>(blockIdx.x);
+  const int split = static_cast<int>(blockIdx.z);
   const int first_tile = static_cast<int>(static_cast<std::int64_t>(tiles) * split / call.splits);
   const int last_tile =
       static_cast<int>(static_cast<std::int64_t>(tiles) * (split + 1) / call.splits);
@@ -219,7 +220,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(DecodeTensors call) {
 
 /// One block a (head, sequence): weighs the stretches by their sums.
 __global__ void merge_stretches_kernel(DecodeTensors call) {
-  const int head = static_cast<int>(blockIdx.x), sequence = static_cast<int>(blockIdx.y);
+  const int sequence = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const std::int64_t step = static_cast<std::int64_t>(call.sequences) * call.heads;
   const std::int64_t first = static_cast<std::int64_t>(sequence) * call.heads + head;
   float maximum = -INFINITY;
@@ -244,7 +245,7 @@ constexpr int kSlots = 8;
 /// One warp a (head, sequence) walks over the whole cache: other types, sizes and alignments.
 template <typename T>
 __global__ void plain_decode_kernel(DecodeTensors call) {
-  const int head = static_cast<int>(blockIdx.x), sequence = static_cast<int>(blockIdx.y);
+  const int sequence = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const int kv_head = head / (call.heads / call.kv_heads), lane = static_cast<int>(threadIdx.x);
   const T* from = static_cast<const T*>(call.query) + sequence * call.query_stride +
                   static_cast<std::int64_t>(head) * call.d;
@@ -284,12 +285,12 @@ DecodeTensors decode_tensors(const PagedAttention& call) {
   tensors.lengths = device_elements<std::int32_t>(call.lengths);
   tensors.query_stride = call.query.shape.stride;
   tensors.out_stride = call.out.shape.stride;
-  tensors.table_columns = static_cast<int>(call.block_table.size(1));
-  tensors.block_size = static_cast<int>(call.key_cache.size(1));
-  tensors.heads = static_cast<int>(call.query.size(1));
-  tensors.kv_heads = static_cast<int>(call.key_cache.size(2));
-  tensors.d = static_cast<int>(call.query.size(2));
-  tensors.sequences = static_cast<int>(call.query.size(0));
+  tensors.table_columns = int_size(call.block_table.size(1));
+  tensors.block_size = int_size(call.key_cache.size(1));
+  tensors.heads = int_size(call.query.size(1));
+  tensors.kv_heads = int_size(call.key_cache.size(2));
+  tensors.d = int_size(call.query.size(2));
+  tensors.sequences = int_size(call.query.size(0));
   tensors.scale = call.scale;
   return tensors;
 }
@@ -318,13 +319,13 @@ void launch_decode(const PagedAttention& call, DecodeTensors tensors, LaunchCont
   tensors.partial_maximum = tensors.partial_out + parts * kHead;
   tensors.partial_sum = tensors.partial_maximum + parts;
   launch(context,
-         {.grid = {static_cast<unsigned>(tensors.splits), static_cast<unsigned>(columns),
-                   static_cast<unsigned>(tensors.sequences)},
+         {.grid = {static_cast<unsigned>(tensors.sequences), static_cast<unsigned>(columns),
+                   static_cast<unsigned>(tensors.splits)},
           .block = {kThreads},
           .shared_bytes = decode_shared_bytes<kHead>()},
          decode_kernel<kHead>, tensors);
   launch(context,
-         {.grid = {static_cast<unsigned>(tensors.heads), static_cast<unsigned>(tensors.sequences)},
+         {.grid = {static_cast<unsigned>(tensors.sequences), static_cast<unsigned>(tensors.heads)},
           .block = {64}},
          merge_stretches_kernel, tensors);
 }
@@ -365,7 +366,7 @@ void compute(const PagedAttention& call, LaunchContext& context) {
   with_device_type("paged_attention", call.query.dtype, [&](auto tag) {
     launch(
         context,
-        {.grid = {static_cast<unsigned>(tensors.heads), static_cast<unsigned>(tensors.sequences)},
+        {.grid = {static_cast<unsigned>(tensors.sequences), static_cast<unsigned>(tensors.heads)},
          .block = {32}},
         plain_decode_kernel<decltype(tag)>, tensors);
   });
@@ -379,9 +380,8 @@ void compute(const PagedAppend& call, LaunchContext& context) {
            device_elements<T>(call.key_cache), device_elements<T>(call.value_cache),
            device_elements<std::int32_t>(call.block_table),
            device_elements<std::int32_t>(call.positions), call.key.shape.stride,
-           call.value.shape.stride, static_cast<int>(call.block_table.size(1)),
-           static_cast<int>(call.key_cache.size(1)),
-           static_cast<int>(call.key.size(1) * call.key.size(2)));
+           call.value.shape.stride, int_size(call.block_table.size(1)),
+           int_size(call.key_cache.size(1)), int_size(call.key.size(1) * call.key.size(2)));
   });
 }
 

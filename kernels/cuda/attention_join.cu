@@ -63,7 +63,7 @@ void with_either(DType dtype, const Body& body) {
 }  // namespace
 
 void compute(const AttentionJoin& call, LaunchContext& context) {
-  const int d = static_cast<int>(call.b.size(2));
+  const int d = int_size(call.b.size(2));
   with_device_type("attention_join", call.b.dtype, [&](auto of_b) {
     using B = decltype(of_b);
     with_either<B>(call.a.dtype, [&](auto of_a) {
@@ -81,7 +81,7 @@ void compute(const AttentionJoin& call, LaunchContext& context) {
             .b_stride = call.b.shape.stride,
             .out_stride = call.out.shape.stride,
             .tokens = call.b.size(0),
-            .heads = static_cast<int>(call.b.size(1)),
+            .heads = int_size(call.b.size(1)),
             .d = d};
         constexpr bool kIsWide = sizeof(A) > sizeof(B) || sizeof(Out) > sizeof(B);
         using Wider = std::conditional_t<kIsWide, float, B>;

@@ -19,9 +19,9 @@ AttentionTensors attention_tensors(const AttentionForward& call) {
   tensors.value_stride = call.value.shape.stride;
   tensors.out_stride = call.out.shape.stride;
   tensors.query_tokens = call.query.size(0);
-  tensors.heads = static_cast<int>(call.query.size(1));
-  tensors.kv_heads = static_cast<int>(call.key.size(1));
-  tensors.d = static_cast<int>(call.query.size(2));
+  tensors.heads = int_size(call.query.size(1));
+  tensors.kv_heads = int_size(call.key.size(1));
+  tensors.d = int_size(call.query.size(2));
   tensors.scale = call.shape.scale;
   tensors.causal = call.shape.causal;
   return tensors;
@@ -91,14 +91,22 @@ __device__ void add_scaled(float (&sum)[kSlots], float factor, const float (&row
   for (int i = 0; i < kSlots; ++i) sum[i] += factor * row[i];
 }
 
-__device__ int warp_row() {
-  return static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+/// A warp's row and sequence. Sequences follow each other along the grid's x, the one direction
+/// that takes more than 65,535 blocks.
+struct WarpRow {
+  int sequence, row;
+};
+__device__ WarpRow warp_row(int sequence_blocks) {
+  const int block = static_cast<int>(blockIdx.x);
+  return {block / sequence_blocks,
+          block % sequence_blocks * kWarps + static_cast<int>(threadIdx.x) / 32};
 }
 
 template <typename T>
-__global__ void plain_forward_kernel(AttentionTensors call) {
-  const DeviceSpan span = span_of(call, static_cast<int>(blockIdx.z));
-  const int i = warp_row(), head = static_cast<int>(blockIdx.y), d = call.d;
+__global__ void plain_forward_kernel(AttentionTensors call, int sequence_blocks) {
+  const WarpRow mine = warp_row(sequence_blocks);
+  const DeviceSpan span = span_of(call, mine.sequence);
+  const int i = mine.row, head = static_cast<int>(blockIdx.y), d = call.d;
   if (i >= span.queries) return;
   const int kv_head = head / (call.heads / call.kv_heads);
   const T* keys =
@@ -132,7 +140,8 @@ __global__ void plain_forward_kernel(AttentionTensors call) {
 
 template <typename T>
 __global__ void delta_kernel(AttentionTensors call) {
-  const int token = warp_row(), head = static_cast<int>(blockIdx.y);
+  const int token = warp_row(static_cast<int>(gridDim.x)).row;
+  const int head = static_cast<int>(blockIdx.y);
   if (token >= call.query_tokens) return;
   float out[kSlots], d_out[kSlots];
   load_row(out, head_of(static_cast<const T*>(call.out), call.out_stride, token, head, call.d),
@@ -155,9 +164,10 @@ __device__ Pair pair_of(float score, float product, float lse, float delta) {
 }
 
 template <typename T>
-__global__ void plain_d_query_kernel(AttentionTensors call) {
-  const DeviceSpan span = span_of(call, static_cast<int>(blockIdx.z));
-  const int i = warp_row(), head = static_cast<int>(blockIdx.y), d = call.d;
+__global__ void plain_d_query_kernel(AttentionTensors call, int sequence_blocks) {
+  const WarpRow mine = warp_row(sequence_blocks);
+  const DeviceSpan span = span_of(call, mine.sequence);
+  const int i = mine.row, head = static_cast<int>(blockIdx.y), d = call.d;
   if (i >= span.queries) return;
   const int kv_head = head / (call.heads / call.kv_heads);
   const T* keys =
@@ -181,9 +191,10 @@ __global__ void plain_d_query_kernel(AttentionTensors call) {
 }
 
 template <typename T>
-__global__ void plain_d_key_value_kernel(AttentionTensors call) {
-  const DeviceSpan span = span_of(call, static_cast<int>(blockIdx.z));
-  const int j = warp_row(), kv_head = static_cast<int>(blockIdx.y), d = call.d;
+__global__ void plain_d_key_value_kernel(AttentionTensors call, int sequence_blocks) {
+  const WarpRow mine = warp_row(sequence_blocks);
+  const DeviceSpan span = span_of(call, mine.sequence);
+  const int j = mine.row, kv_head = static_cast<int>(blockIdx.y), d = call.d;
   if (j >= span.keys) return;
   const int token = span.first_key + j, group = call.heads / call.kv_heads;
   float key[kSlots], value[kSlots], d_key[kSlots] = {}, d_value[kSlots] = {};
@@ -217,11 +228,12 @@ void check_head(const char* name, const ConstTensorView& query) {
                         " elements is larger than the device's " + std::to_string(kLargestHead));
 }
 
-LaunchShape warp_a_row(std::int64_t rows, std::int64_t heads, std::int64_t sequences) {
-  return {.grid = {blocks_for(rows, kWarps), static_cast<unsigned>(heads),
-                   static_cast<unsigned>(sequences)},
+/// `blocks` of a sequence, for every sequence and head.
+LaunchShape warp_a_row(int blocks, std::int64_t sequences, std::int64_t heads) {
+  return {.grid = {blocks_for(blocks * sequences, 1), static_cast<unsigned>(heads)},
           .block = {kWarps * 32}};
 }
+int sequence_blocks(std::int64_t rows) { return static_cast<int>(blocks_for(rows, kWarps)); }
 
 }  // namespace
 
@@ -238,18 +250,17 @@ bool fits_tensor_cores(const AttentionBackward& call) {
 
 void attention_forward_plain(const AttentionForward& call, LaunchContext& context) {
   check_head("attention_forward", call.query);
+  const int blocks = sequence_blocks(call.shape.max_query_length);
   with_device_type("attention_forward", call.query.dtype, [&](auto tag) {
-    launch(context,
-           warp_a_row(call.shape.max_query_length, call.query.size(1),
-                      call.shape.query_offsets.size(0) - 1),
-           plain_forward_kernel<decltype(tag)>, attention_tensors(call));
+    launch(context, warp_a_row(blocks, call.shape.query_offsets.size(0) - 1, call.query.size(1)),
+           plain_forward_kernel<decltype(tag)>, attention_tensors(call), blocks);
   });
 }
 
 void attention_delta(const AttentionTensors& tensors, DType dtype, LaunchContext& context) {
   with_device_type("attention_backward", dtype, [&](auto tag) {
-    launch(context, warp_a_row(tensors.query_tokens, tensors.heads, 1), delta_kernel<decltype(tag)>,
-           tensors);
+    launch(context, warp_a_row(sequence_blocks(tensors.query_tokens), 1, tensors.heads),
+           delta_kernel<decltype(tag)>, tensors);
   });
 }
 
@@ -262,10 +273,12 @@ void attention_backward_plain(const AttentionBackward& call, LaunchContext& cont
   const std::int64_t sequences = call.shape.query_offsets.size(0) - 1;
   with_device_type("attention_backward", call.query.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(context, warp_a_row(call.shape.max_query_length, call.query.size(1), sequences),
-           plain_d_query_kernel<T>, tensors);
-    launch(context, warp_a_row(call.shape.max_key_length, call.key.size(1), sequences),
-           plain_d_key_value_kernel<T>, tensors);
+    const int of_queries = sequence_blocks(call.shape.max_query_length);
+    launch(context, warp_a_row(of_queries, sequences, call.query.size(1)), plain_d_query_kernel<T>,
+           tensors, of_queries);
+    const int of_keys = sequence_blocks(call.shape.max_key_length);
+    launch(context, warp_a_row(of_keys, sequences, call.key.size(1)), plain_d_key_value_kernel<T>,
+           tensors, of_keys);
   });
 }
 

@@ -217,9 +217,12 @@ CublasGemm::Plan& CublasGemm::plan_of(const Gemm& call) {
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
       handle_, plan->description.get(), plan->first.get(), plan->second.get(), plan->out.get(),
       plan->out.get(), preference.get(), 1, &plan->found, &count);
-  plan->offered = status == CUBLAS_STATUS_SUCCESS && count > 0;
-  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_cublas(status);
-  // Without an epilogue there is nothing to leave away.
+  plan->offered =
+      status == CUBLAS_STATUS_SUCCESS && count > 0 && plan->found.state == CUBLAS_STATUS_SUCCESS;
+  // Whatever cuBLASLt has against an epilogue, the bare product is asked for next; without one
+  // there is nothing to leave away.
+  if (call.epilogue == Epilogue::None && status != CUBLAS_STATUS_NOT_SUPPORTED)
+    check_cublas(status);
   if (!plan->offered && call.epilogue == Epilogue::None)
     throw OperatorError("gemm: cuBLASLt offers nothing for " + call.a.shape.text() + " · " +
                         call.b.shape.text() + " in " + dtype_name(call.a.dtype));
@@ -232,8 +235,9 @@ GemmChoice CublasGemm::choice(const Gemm& call) {
   choice.waves = found.wavesCount;
   const auto read = [&](cublasLtMatmulAlgoConfigAttributes_t attribute, int& value) {
     std::size_t written = 0;
-    check_cublas(cublasLtMatmulAlgoConfigGetAttribute(&found.algo, attribute, &value, sizeof value,
-                                                      &written));
+    const cublasStatus_t status = cublasLtMatmulAlgoConfigGetAttribute(
+        &found.algo, attribute, &value, sizeof value, &written);
+    if (status != CUBLAS_STATUS_SUCCESS) value = GemmChoice::kNotReported;
   };
   read(CUBLASLT_ALGO_CONFIG_ID, choice.algorithm);
   read(CUBLASLT_ALGO_CONFIG_TILE_ID, choice.tile);

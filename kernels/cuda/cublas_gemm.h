@@ -14,6 +14,7 @@ namespace rehearse {
 
 /// What cuBLASLt chose for a product: enough to tell two choices apart in a profile.
 struct GemmChoice {
+  static constexpr int kNotReported = -1;  ///< an attribute that the algorithm does not have
   int algorithm = 0, tile = 0, stages = 0, split_k = 0;
   float waves = 0;
 };

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads)
 template <int N, typename T>
 void add_chunks(const EmbeddingBackward& call, const std::uint64_t* sorted, int size,
                 unsigned chunks, LaunchContext& context) {
-  const auto h = static_cast<int>(call.d_out.size(1));
+  const auto h = int_size(call.d_out.size(1));
   for (unsigned chunk = 0; chunk < chunks; ++chunk)
     launch(context,
            {.grid = {static_cast<unsigned>(size), blocks_for(h, kThreads * N * kColumnPacks)},
@@ -111,7 +111,7 @@ void add_chunks(const EmbeddingBackward& call, const std::uint64_t* sorted, int 
 }  // namespace
 
 void compute(const EmbeddingBackward& call, LaunchContext& context) {
-  const auto rows = static_cast<int>(call.d_out.size(0)), h = static_cast<int>(call.d_out.size(1));
+  const auto rows = int_size(call.d_out.size(0)), h = int_size(call.d_out.size(1));
   const unsigned chunks = blocks_for(rows, kChunk);
   int size = 1;
   while (size < std::min(rows, kChunk)) size *= 2;

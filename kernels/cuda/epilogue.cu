@@ -60,7 +60,7 @@ void apply_epilogue(const Gemm& call, LaunchContext& context) {
                                     .pre_activation = call.pre_activation.data,
                                     .bias = call.bias.data,
                                     .stride = call.out.shape.stride,
-                                    .columns = static_cast<int>(call.out.size(1)),
+                                    .columns = int_size(call.out.size(1)),
                                     .epilogue = call.epilogue};
   with_device_type("gemm", call.out.dtype, [&](auto t) {
     with_device_type("gemm", call.bias.given() ? call.bias.dtype : DType::F32, [&](auto b) {

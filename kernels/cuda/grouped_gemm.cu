@@ -190,8 +190,9 @@ __global__ void __launch_bounds__(kThreads) grouped_kernel(GroupedArguments call
 /// Any type and alignment: a thread an element of the result.
 template <typename T, GroupedProduct kProduct>
 __global__ void plain_grouped_kernel(GroupedArguments call) {
-  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const std::int64_t row = blockIdx.y * blockDim.y + threadIdx.y;
+  // Rows along the grid's x, which takes more than 65,535 blocks.
+  const std::int64_t column = blockIdx.y * blockDim.x + threadIdx.x;
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (column >= call.n) return;
   const T* a = static_cast<const T*>(call.a);
   const T* b = static_cast<const T*>(call.b);
@@ -222,13 +223,13 @@ GroupedArguments grouped_arguments(const GroupedGemm& call) {
   arguments.b = call.b.data;
   arguments.out = call.out.data;
   arguments.offsets = device_elements<std::int32_t>(call.offsets);
-  arguments.experts = static_cast<int>(call.offsets.size(0) - 1);
-  arguments.rows = static_cast<int>(call.a.size(0));
+  arguments.experts = int_size(call.offsets.size(0) - 1);
+  arguments.rows = int_size(call.a.size(0));
   arguments.accumulate = call.accumulate;
   const bool is_weight = call.product == GroupedProduct::WeightGradient;
-  arguments.n = static_cast<int>(call.out.size(is_weight ? 2 : 1));
-  arguments.k = static_cast<int>(is_weight ? 0 : call.a.size(1));
-  arguments.m = static_cast<int>(is_weight ? call.a.size(1) : 0);
+  arguments.n = int_size(call.out.size(is_weight ? 2 : 1));
+  arguments.k = int_size(is_weight ? 0 : call.a.size(1));
+  arguments.m = int_size(is_weight ? call.a.size(1) : 0);
   return arguments;
 }
 
@@ -255,10 +256,9 @@ void launch_product(const GroupedGemm& call, LaunchContext& context) {
                    .shared_bytes = kStages * 2 * kTile * kDepth * sizeof(Bf16)},
                   grouped_kernel<kProduct>, arguments);
   }
-  const LaunchShape shape{
-      .grid = {blocks_for(arguments.n, 32), blocks_for(kIsWeight ? arguments.m : arguments.rows, 8),
-               kIsWeight ? experts : 1},
-      .block = {32, 8}};
+  const LaunchShape shape{.grid = {blocks_for(kIsWeight ? arguments.m : arguments.rows, 8),
+                                   blocks_for(arguments.n, 32), kIsWeight ? experts : 1},
+                          .block = {32, 8}};
   with_device_type("grouped_gemm", call.a.dtype, [&](auto tag) {
     launch(context, shape, plain_grouped_kernel<decltype(tag), kProduct>, arguments);
   });

@@ -7,6 +7,14 @@ namespace {
 
 constexpr int kThreads = 256;
 
+/// Logits as integers of the same order, 0 below all of them: −0 is +0, NaN is above +∞, as in
+/// PyTorch's topk. Every token then has k experts, whatever its logits.
+__device__ __forceinline__ std::uint32_t rank_of(float logit) {
+  if (logit != logit) return ~std::uint32_t{0};
+  const std::uint32_t bits = __float_as_uint(logit + 0.0f);
+  return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
+}
+
 /// One warp a token; lanes share the experts. Picks by the logits, as the CPU does.
 __global__ void router_kernel(const float* logits, float* probabilities, std::int32_t* chosen,
                               float* weights, int tokens, int experts, int k, bool normalize) {
@@ -21,32 +29,33 @@ __global__ void router_kernel(const float* logits, float* probabilities, std::in
   for (int e = lane; e < experts; e += 32) sum += expf(row[e] - maximum);
   sum = warp_reduce(sum, Plus{});
   for (int e = lane; e < experts; e += 32) probability[e] = expf(row[e] - maximum) / sum;
-  float taken = 0, last_logit = INFINITY;
+  float taken = 0;
+  std::uint32_t last_rank = ~std::uint32_t{0};
   int last = -1;
   for (int slot = 0; slot < k; ++slot) {
-    // The best expert after the last one taken: smaller logit, or the same and a higher index.
-    float best = -INFINITY;
+    // The best expert after the last one taken: lower rank, or the same and a higher index.
+    std::uint32_t best = 0;
     int index = experts;
     for (int e = lane; e < experts; e += 32) {
-      const bool is_left = row[e] < last_logit || (row[e] == last_logit && e > last);
-      if (is_left && (row[e] > best || index == experts)) {
-        best = row[e];
+      const std::uint32_t rank = rank_of(row[e]);
+      const bool is_left = rank < last_rank || (rank == last_rank && e > last);
+      if (is_left && rank > best) {
+        best = rank;
         index = e;
       }
     }
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2) {
-      const float other = __shfl_xor_sync(kFullWarp, best, mask);
+      const std::uint32_t other = __shfl_xor_sync(kFullWarp, best, mask);
       const int other_index = __shfl_xor_sync(kFullWarp, index, mask);
-      const bool none = index == experts, takes = other_index != experts;
-      if (takes && (none || other > best || (other == best && other_index < index))) {
+      if (other > best || (other == best && other_index < index)) {
         best = other;
         index = other_index;
       }
     }
-    last_logit = best;
+    last_rank = best;
     last = index;
-    const float p = expf(best - maximum) / sum;
+    const float p = expf(row[index] - maximum) / sum;
     taken += p;
     if (lane == 0) {
       chosen[static_cast<std::int64_t>(t) * k + slot] = index;
@@ -234,12 +243,11 @@ void require_fp32(const char* name, const ConstTensorView& tensor) {
 
 void compute(const RouterForward& call, LaunchContext& context) {
   require_fp32("router_forward", call.logits);
-  const auto tokens = static_cast<int>(call.logits.size(0));
+  const auto tokens = int_size(call.logits.size(0));
   launch(context, {.grid = {blocks_for(tokens, kThreads / 32)}, .block = {kThreads}}, router_kernel,
          device_elements<float>(call.logits), device_elements<float>(call.probabilities),
          device_elements<std::int32_t>(call.experts), device_elements<float>(call.weights), tokens,
-         static_cast<int>(call.logits.size(1)), static_cast<int>(call.experts.size(1)),
-         call.normalize);
+         int_size(call.logits.size(1)), int_size(call.experts.size(1)), call.normalize);
 }
 
 void compute(const RouterBackward& call, LaunchContext& context) {
@@ -250,16 +258,16 @@ void compute(const RouterBackward& call, LaunchContext& context) {
       .d_probabilities = device_elements<float>(call.d_probabilities),
       .experts = device_elements<std::int32_t>(call.experts),
       .d_logits = device_elements<float>(call.d_logits),
-      .tokens = static_cast<int>(call.probabilities.size(0)),
-      .expert_count = static_cast<int>(call.probabilities.size(1)),
-      .k = static_cast<int>(call.experts.size(1)),
+      .tokens = int_size(call.probabilities.size(0)),
+      .expert_count = int_size(call.probabilities.size(1)),
+      .k = int_size(call.experts.size(1)),
       .normalize = call.normalize};
   launch(context, {.grid = {blocks_for(arguments.tokens, kThreads / 32)}, .block = {kThreads}},
          router_backward_kernel, arguments);
 }
 
 void compute(const MoeSort& call, LaunchContext& context) {
-  const auto experts = static_cast<int>(call.offsets.size(0) - 1);
+  const auto experts = int_size(call.offsets.size(0) - 1);
   launch(context, {.grid = {static_cast<unsigned>(experts)}, .block = {kSortThreads}},
          moe_sort_kernel, device_elements<std::int32_t>(call.experts), call.experts.elements(),
          experts, device_elements<std::int32_t>(call.destination),
@@ -267,7 +275,7 @@ void compute(const MoeSort& call, LaunchContext& context) {
 }
 
 void compute(const MoePermute& call, LaunchContext& context) {
-  const auto h = static_cast<int>(call.x.size(1)), k = static_cast<int>(call.destination.size(1));
+  const auto h = int_size(call.x.size(1)), k = int_size(call.destination.size(1));
   const std::int64_t pairs = call.destination.elements();
   with_device_type("moe_permute", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -280,7 +288,7 @@ void compute(const MoePermute& call, LaunchContext& context) {
 }
 
 void compute(const MoeCombine& call, LaunchContext& context) {
-  const auto h = static_cast<int>(call.x.size(1)), k = static_cast<int>(call.destination.size(1));
+  const auto h = int_size(call.x.size(1)), k = int_size(call.destination.size(1));
   const std::int64_t tokens = call.out.size(0);
   with_device_type("moe_combine", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -293,7 +301,7 @@ void compute(const MoeCombine& call, LaunchContext& context) {
 }
 
 void compute(const MoeWeightGradient& call, LaunchContext& context) {
-  const auto h = static_cast<int>(call.x.size(1)), k = static_cast<int>(call.destination.size(1));
+  const auto h = int_size(call.x.size(1)), k = int_size(call.destination.size(1));
   const std::int64_t pairs = call.destination.elements();
   with_device_type("moe_weight_gradient", call.d_out.dtype, [&](auto tag) {
     using T = decltype(tag);

@@ -144,7 +144,7 @@ NormForwardArguments norm_arguments(const NormForward& call) {
           .mean = device_elements<float>(call.mean),
           .inverse = device_elements<float>(call.inverse_deviation),
           .rows = call.x.size(0),
-          .h = static_cast<int>(call.x.size(1)),
+          .h = int_size(call.x.size(1)),
           .epsilon = call.epsilon};
 }
 
@@ -158,7 +158,7 @@ NormBackwardArguments norm_arguments(const NormBackward& call) {
           .inverse = device_elements<float>(call.inverse_deviation),
           .shares = nullptr,
           .rows = call.x.size(0),
-          .h = static_cast<int>(call.x.size(1))};
+          .h = int_size(call.x.size(1))};
 }
 
 // Parameters may be wider than activations: a pack of theirs is then two accesses.
@@ -190,7 +190,7 @@ void norm_forward_long(const NormForward& call, LaunchContext& context) {
 }
 
 int norm_backward_long_blocks(const NormBackward& call, LaunchContext& context) {
-  const std::size_t shared_bytes = column_bytes(static_cast<int>(call.x.size(1)));
+  const std::size_t shared_bytes = column_bytes(int_size(call.x.size(1)));
   if (shared_bytes > context.max_shared_bytes)
     throw OperatorError("norm_backward: rows of " + std::to_string(call.x.size(1)) +
                         " elements exceed the shared memory of a block");

@@ -95,7 +95,7 @@ __global__ void clip_factor_kernel(const double* squared_sum, float max_norm, fl
                                    float* factor) {
   const double length = sqrt(*squared_sum);
   const double wanted = static_cast<double>(max_norm) / (length + 1e-6);
-  *factor = static_cast<float>(wanted < 1.0 ? wanted : 1.0);
+  *factor = static_cast<float>(wanted >= 1.0 ? 1.0 : wanted);  // NaN stays NaN
   if (norm != nullptr) *norm = static_cast<float>(length);
 }
 
@@ -129,12 +129,14 @@ TensorView as_rows(const TensorView& tensor) {
   return rows;
 }
 
-constexpr int kReduceInputs = 16;  // pointers a launch carries; more take several launches
+constexpr std::size_t kReduceInputs = 16;  // pointers a launch carries
 
+/// More inputs take several launches: `before` is what earlier ones added up, unrounded.
 template <typename From, typename To>
 struct ReduceBody {
   const From* input[kReduceInputs];
   int count;
+  const float* before;
   To* out;
   float scale;
   template <int N>
@@ -145,6 +147,7 @@ struct ReduceBody {
   __device__ Loaded<N> load(std::int64_t i) const {
     constexpr int kAtOnce = 4;  // inputs whose loads are under way together
     Loaded<N> loaded{};
+    if (before != nullptr) load_pack<N>(loaded.sum, before + i);
     for (int first = 0; first < count; first += kAtOnce) {
       Pack<From, N> pack[kAtOnce] = {};
 #pragma unroll
@@ -291,31 +294,52 @@ void compute(const BucketCopy& call, LaunchContext& context) {
   }
 }
 
+namespace {
+
+/// Adds up to kReduceInputs inputs, from `first` on, and what was `before`.
+template <typename From, typename To>
+void add_inputs(const BucketReduce& call, std::size_t first, const float* before,
+                const TensorView& out, float scale, LaunchContext& context) {
+  using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
+  const std::int64_t count = call.out.elements();
+  const auto fits = [&](const ConstTensorView& tensor) {
+    return packs_fit(kFullPack<Wider>, count, reshaped(tensor, {1, count}));
+  };
+  ReduceBody<From, To> body{};
+  body.before = before;
+  body.out = device_elements<To>(out);
+  body.scale = scale;
+  bool packed = fits(out);
+  for (std::size_t i = first; i < std::min(first + kReduceInputs, call.inputs.size()); ++i) {
+    body.input[body.count++] = device_elements<From>(call.inputs[i]);
+    packed = packed && fits(call.inputs[i]);
+  }
+  with_pack<Wider>(packed, [&](auto n) { launch_elementwise<n()>(context, body, count); });
+}
+
+}  // namespace
+
 void compute(const BucketReduce& call, LaunchContext& context) {
   const std::int64_t count = call.out.elements();
-  if (call.inputs.size() > kReduceInputs)
-    throw OperatorError("bucket_reduce: the device adds up to " + std::to_string(kReduceInputs) +
-                        " inputs at once, not " + std::to_string(call.inputs.size()));
-  with_device_type("bucket_reduce", call.inputs.front().dtype, [&](auto a) {
-    with_device_type("bucket_reduce", call.out.dtype, [&](auto b) {
-      using From = decltype(a);
-      using To = decltype(b);
-      using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
-      ReduceBody<From, To> body{};
-      body.out = device_elements<To>(call.out);
-      body.scale = call.scale;
-      bool packed = packs_fit(kFullPack<Wider>, count, reshaped(call.out, {1, count}));
-      for (const ConstTensorView& input : call.inputs) {
-        body.input[body.count++] = device_elements<From>(input);
-        packed = packed && packs_fit(kFullPack<Wider>, count, reshaped(input, {1, count}));
-      }
-      with_pack<Wider>(packed, [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  const auto last = (call.inputs.size() - 1) / kReduceInputs * kReduceInputs;
+  // Not in `out`, which may be narrower, or one of the inputs.
+  auto* sums =
+      last == 0
+          ? nullptr
+          : static_cast<float*>(context.workspace(static_cast<std::size_t>(count) * sizeof(float)));
+  with_device_type("bucket_reduce", call.inputs.front().dtype, [&](auto from) {
+    using From = decltype(from);
+    for (std::size_t first = 0; first < last; first += kReduceInputs)
+      add_inputs<From, float>(call, first, first == 0 ? nullptr : sums, {sums, DType::F32, {count}},
+                              1.0f, context);
+    with_device_type("bucket_reduce", call.out.dtype, [&](auto to) {
+      add_inputs<From, decltype(to)>(call, last, sums, call.out, call.scale, context);
     });
   });
 }
 
 void compute(const ColumnSum& call, LaunchContext& context) {
-  const auto rows = static_cast<int>(call.x.size(0)), columns = static_cast<int>(call.x.size(1));
+  const auto rows = int_size(call.x.size(0)), columns = int_size(call.x.size(1));
   const unsigned count = blocks_for(rows, kColumnRows);
   auto* shares = static_cast<float*>(context.workspace(
       static_cast<std::size_t>(count) * static_cast<std::size_t>(columns) * sizeof(float)));

@@ -264,7 +264,7 @@ bool is_fp8(const ConstTensorView& tensor) { return tensor.dtype == DType::F8E4m
 }  // namespace
 
 void compute(const Rope& call, LaunchContext& context) {
-  const int heads = static_cast<int>(call.x.size(1)), half = static_cast<int>(call.x.size(2) / 2);
+  const int heads = int_size(call.x.size(1)), half = int_size(call.x.size(2) / 2);
   with_device_type("rope", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
     const RopeArguments<T> arguments{.x = device_elements<T>(call.x),

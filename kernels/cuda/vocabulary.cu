@@ -87,14 +87,15 @@ __global__ void __launch_bounds__(kRowThreads, 4)
         float largest = maximum;
 #pragma unroll
         for (int i = 0; i < N; ++i) largest = fmaxf(largest, value[i]);
-        if (largest == -INFINITY) return;
+        // Nothing but −∞ (padding) adds 0; NaN, which is no maximum, adds NaN.
+        const float base = largest == -INFINITY ? 0.0f : largest;
         if (largest > maximum) sum = sum == 0 ? 0.0f : sum * exp_below(maximum, largest);
 #pragma unroll
-        for (int i = 0; i < N; ++i) sum += exp_below(value[i], largest);
+        for (int i = 0; i < N; ++i) sum += exp_below(value[i], base);
         maximum = largest;
       });
   const float whole = row_reduce(maximum, Larger{}, -INFINITY, scratch);
-  const float share = maximum == -INFINITY ? 0.0f : sum * exp_below(maximum, whole);
+  const float share = maximum == -INFINITY ? sum : sum * exp_below(maximum, whole);
   const float total = row_reduce(share, Plus{}, 0.0f, scratch);
   if (!exists || threadIdx.x != 0) return;
   const std::int64_t target = call.targets[t] - call.first_column;
@@ -161,7 +162,7 @@ void compute(const EmbeddingForward& call, LaunchContext& context) {
                                      .first_row = call.first_row,
                                      .table_rows = call.table.size(0),
                                      .rows = call.tokens.size(0),
-                                     .h = static_cast<int>(call.table.size(1))};
+                                     .h = int_size(call.table.size(1))};
   with_device_type("embedding_forward", call.table.dtype, [&](auto tag) {
     using T = decltype(tag);
     const bool packed =
@@ -188,7 +189,7 @@ void compute(const CrossEntropyForward& call, LaunchContext& context) {
 }
 
 void compute(const CrossEntropyRescale& call, LaunchContext& context) {
-  const auto rows = static_cast<int>(call.sum.size(0));
+  const auto rows = int_size(call.sum.size(0));
   with_device_type("cross_entropy_rescale", call.sum.dtype, [&](auto) {
     launch(context, {.grid = {blocks_for(rows, kThreads)}, .block = {kThreads}}, rescale_kernel,
            device_elements<float>(call.local_maximum), device_elements<float>(call.maximum),

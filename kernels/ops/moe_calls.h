@@ -4,7 +4,8 @@
 namespace rehearse {
 
 /// probabilities = softmax(logits); the k largest of a row are its experts (the lower index wins
-/// a tie), weighted by their probabilities, divided by their sum where `normalize`.
+/// a tie), weighted by their probabilities, divided by their sum where `normalize`. A NaN among
+/// the logits counts as the largest, and makes all probabilities and weights of its row NaN.
 struct RouterForward {
   ConstTensorView logits;    ///< (tokens, experts) fp32
   TensorView probabilities;  ///< (tokens, experts) fp32

@@ -29,7 +29,7 @@ struct SquaredSum {
 };
 
 /// norm = √squared_sum; factor = min(1, max_norm / (norm + 1e-6)), the rule of PyTorch's
-/// clip_grad_norm_.
+/// clip_grad_norm_. A norm that is NaN gives a factor of NaN: nothing of a broken step looks whole.
 struct ClipFactor {
   ConstTensorView squared_sum;  ///< [1] fp64
   float max_norm = 1;

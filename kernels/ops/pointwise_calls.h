@@ -75,7 +75,8 @@ struct DropoutBackward {
   float probability = 0;
 };
 
-/// out = x, converted; fp8: x / scale on the way in, · scale on the way out.
+/// out = x, converted; fp8: x · (1 / scale) on the way in, the reciprocal rounded to fp32, · scale
+/// on the way out.
 struct Cast {
   ConstTensorView x;
   TensorView out;

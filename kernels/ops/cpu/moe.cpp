@@ -22,9 +22,11 @@ void route_row(const RouterForward& call, std::int64_t t) {
 
   std::vector<std::int32_t> order(static_cast<std::size_t>(experts));
   std::iota(order.begin(), order.end(), 0);
-  // By the logits, which rounding has not yet made equal.
+  // By the logits, which rounding has not yet made equal. NaN is above all.
   std::partial_sort(order.begin(), order.begin() + k, order.end(), [&](auto a, auto b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    const bool a_is_nan = std::isnan(logits[a]), b_is_nan = std::isnan(logits[b]);
+    if (a_is_nan != b_is_nan) return a_is_nan;
+    return !a_is_nan && logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
   });
   double chosen = 0;
   for (std::int64_t s = 0; s < k; ++s) chosen += probability[order[static_cast<std::size_t>(s)]];

@@ -81,8 +81,8 @@ void compute(const SquaredSum& call, ThreadTeam& team) {
 
 void compute(const ClipFactor& call, ThreadTeam&) {
   const double norm = std::sqrt(elements_of<double>(call.squared_sum)[0]);
-  const double factor = std::min(1.0, static_cast<double>(call.max_norm) / (norm + 1e-6));
-  store(elements_of<float>(call.factor)[0], factor);
+  const double wanted = static_cast<double>(call.max_norm) / (norm + 1e-6);
+  store(elements_of<float>(call.factor)[0], wanted >= 1.0 ? 1.0 : wanted);  // NaN stays NaN
   if (call.norm.given()) store(elements_of<float>(call.norm)[0], norm);
 }
 

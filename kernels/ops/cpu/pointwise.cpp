@@ -60,7 +60,7 @@ void compute(const ActivationForward& call, ThreadTeam& team) {
         case Activation::Gelu:
           return store(out[i], gelu(value(x[i])));
         case Activation::SquaredRelu: {
-          const auto positive = value(x[i]) > 0 ? value(x[i]) : 0;
+          const auto positive = value(x[i]) <= 0 ? 0 : value(x[i]);
           return store(out[i], positive * positive);
         }
         case Activation::Swiglu: {
@@ -85,7 +85,7 @@ void compute(const ActivationBackward& call, ThreadTeam& team) {
         case Activation::Gelu:
           return store(d_x[i], g * gelu_slope(value(x[i])));
         case Activation::SquaredRelu: {
-          const auto positive = value(x[i]) > 0 ? value(x[i]) : 0;
+          const auto positive = value(x[i]) <= 0 ? 0 : value(x[i]);
           return store(d_x[i], g * 2 * positive);
         }
         case Activation::Swiglu: {
@@ -148,10 +148,10 @@ void compute(const DropoutBackward& call, ThreadTeam& team) {
 }
 
 void compute(const Cast& call, ThreadTeam& team) {
-  const double scale =
-      call.scale.given() ? static_cast<double>(elements_of<float>(call.scale)[0]) : 1.0;
-  const double factor = (call.x.dtype == DType::F8E4m3 ? scale : 1.0) /
-                        (call.out.dtype == DType::F8E4m3 ? scale : 1.0);
+  const float scale = call.scale.given() ? elements_of<float>(call.scale)[0] : 1.0f;
+  // The reciprocal is rounded to fp32, as on every device: the same codes, ties included.
+  const double factor = static_cast<double>(call.x.dtype == DType::F8E4m3 ? scale : 1.0f) *
+                        static_cast<double>(call.out.dtype == DType::F8E4m3 ? 1.0f / scale : 1.0f);
   with_float_type(call.x.dtype, [&](auto from) {
     with_float_type(call.out.dtype, [&](auto to) {
       const auto* x = elements_of<decltype(from)>(call.x);

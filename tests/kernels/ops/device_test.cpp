@@ -50,10 +50,12 @@ TEST_CASE("device: casts agree with the CPU, to the bit") {
   const DType from = device_type(), to = GENERATE(DType::F32, DType::Bf16, DType::F8E4m3);
   const std::int64_t w = width();
   Random random(101);
+  const HostTensor scale = constant_tensor(DType::F32, {1}, GENERATE(0.5, 0.37));
   HostTensor x = random_tensor(random, from, {5, w}, 3), out(to, {5, w});
   for (std::int64_t i = 0; i < 5; ++i)
     x.set(i * 3, std::ldexp(static_cast<double>(i) - 2.0, -9));  // near fp8's smallest
-  const HostTensor scale = constant_tensor(DType::F32, {1}, 0.5);
+  for (std::int64_t i = 20; i < 60; ++i)  // half-way between two codes, but for rounding
+    x.set(i, scale.at(0) * (1 + static_cast<double>(2 * (i % 8) + 1) / 16));
   DeviceCase test{.tensors = {x, out, scale}, .outputs = {1}, .call = [&](const auto& t) {
                     Cast cast{.x = t[0], .out = t[1]};
                     if (to == DType::F8E4m3) cast.scale = t[2];
@@ -344,6 +346,44 @@ TEST_CASE("device: optimizer, norms of gradients and buckets agree with the CPU"
                    }});
 }
 
+TEST_CASE("device: a bucket reduces any number of inputs") {
+  const DType from = device_type(), to = GENERATE(DType::F32, DType::Bf16);
+  if (from == DType::F32 && to == DType::Bf16) return;  // refused: a sum is not narrower
+  const std::size_t inputs = GENERATE(as<std::size_t>{}, 16, 17, 37);
+  CAPTURE(dtype_name(from), dtype_name(to), inputs);
+  Random random(113);
+  std::vector<HostTensor> tensors{HostTensor(to, {203})};
+  for (std::size_t i = 0; i < inputs; ++i) tensors.push_back(random_tensor(random, from, {203}));
+  check_on_device(
+      {.tensors = tensors, .outputs = {0}, .call = [](const auto& t) {
+         return BucketReduce{.inputs = {t.begin() + 1, t.end()}, .out = t[0], .scale = 0.1f};
+       }});
+}
+
+TEST_CASE("device: a norm that is not a number gives no factor, as on the CPU") {
+  const double sum =
+      GENERATE(std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity());
+  const HostTensor one(DType::F32, {1});
+  check_on_device(
+      {.tensors = {constant_tensor(DType::F64, {1}, sum), one},
+       .outputs = {1},
+       .call = [](const auto& t) { return ClipFactor{.squared_sum = t[0], .factor = t[1]}; },
+       .has_nan = true});
+}
+
+TEST_CASE("device: tensors beyond what a grid holds are refused in a sentence") {
+  ComputeDevice* device = device_under_test();
+  if (device == nullptr) return;
+  float nothing = 0;  // refused before anything is read
+  const ConstTensorView tall{&nothing, DType::F32, {std::int64_t{65536} * 128, 1}};
+  const TensorView out{&nothing, DType::F32, {1}};
+  CHECK_THROWS_WITH(device->run(ColumnSum{.x = tall, .out = out}),
+                    Catch::Contains("more than a GPU launches"));
+  const ConstTensorView taller{&nothing, DType::F32, {std::int64_t{1} << 32, 1}};
+  CHECK_THROWS_WITH(device->run(ColumnSum{.x = taller, .out = out}),
+                    Catch::Contains("it counts to 2^31"));
+}
+
 TEST_CASE("device: column sums agree with the CPU") {
   const DType dtype = device_type();
   Random random(108);
@@ -394,6 +434,36 @@ TEST_CASE("device: routing and sorting agree with the CPU") {
         return MoeSort{.experts = t[0], .destination = t[1], .offsets = t[2]};
       }};
   check_on_device(sort);
+}
+
+TEST_CASE("device: logits that are not numbers still choose k experts, the CPU's") {
+  const std::int64_t experts = GENERATE(as<std::int64_t>{}, 5, 40), tokens = 6, k = 3;
+  const bool normalize = GENERATE(false, true);
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN(),
+                   kInfinity = std::numeric_limits<double>::infinity();
+  Random random(114);
+  HostTensor logits = random_tensor(random, DType::F32, {tokens, experts});
+  for (std::int64_t e = 0; e < experts; ++e) {
+    logits.set(e, kNan);                                   // nothing else
+    logits.set(3 * experts + e, e == 1 ? 0.0 : -0.0);      // all alike
+    logits.set(4 * experts + e, e == 2 ? 1 : -kInfinity);  // masked
+  }
+  logits.set(experts + 4, kNan);
+  logits.set(2 * experts + 2, kInfinity);
+  logits.set(2 * experts + 3, kNan);
+  const HostTensor slots(DType::F32, {tokens, k});
+  check_on_device({.tensors = {logits, HostTensor(DType::F32, {tokens, experts}),
+                               HostTensor(DType::I32, {tokens, k}), slots},
+                   .outputs = {1, 2, 3},
+                   .call =
+                       [&](const auto& t) {
+                         return RouterForward{.logits = t[0],
+                                              .probabilities = t[1],
+                                              .experts = t[2],
+                                              .weights = t[3],
+                                              .normalize = normalize};
+                       },
+                   .has_nan = true});
 }
 
 TEST_CASE("device: permuting to the experts and back agrees with the CPU") {

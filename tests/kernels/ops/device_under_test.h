@@ -26,6 +26,7 @@ struct DeviceCase {
   std::vector<std::size_t> outputs;
   std::vector<std::size_t> kept = {};
   std::function<OperatorCall(const std::vector<TensorView>&)> call;
+  bool has_nan = false;  ///< the CPU's results hold NaN, and the device's are to where they do
 };
 
 /// CHECKs that no output is off by more than its bound, and, where the device is fast, that a
