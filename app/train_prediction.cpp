@@ -145,16 +145,35 @@ int threads_of(const TrainCommandOptions& options, int ranks) {
   return std::max(1, cores / ranks);
 }
 
+/// As rehearse-device decides it: GPUs where asked for, or where each rank can have one.
+bool trains_on_gpus(const TrainCommandOptions& options, int ranks) {
+  if (!options.device.empty()) return options.device.starts_with("cuda");
+  const ChildResult doctor = run_child({sibling_program("rehearse-device"), "doctor", "--json"});
+  if (doctor.exit_code != 0) return false;
+  const JsonValue facts = parsed(doctor.out, "doctor");
+  const JsonValue *cuda = facts.find("cuda"), *nccl = facts.find("nccl");
+  const JsonValue* gpus = cuda == nullptr ? nullptr : cuda->find("gpus");
+  if (gpus == nullptr || gpus->items.size() < static_cast<std::size_t>(ranks)) return false;
+  const JsonValue* built_in = nccl == nullptr ? nullptr : nccl->find("built_in");
+  return ranks == 1 || (built_in != nullptr && built_in->boolean);
+}
+
 }  // namespace
 
 std::optional<double> predict_step_here(const TrainCommandOptions& options) {
-  if (options.no_predict || options.resume || options.device.starts_with("cuda"))
-    return std::nullopt;
+  if (options.no_predict || options.resume) return std::nullopt;
   Problems problems;
   const std::string text = read_whole(options.plan);
   const auto file = read_plan_file(text, options.plan, problems);
   if (!file || file->step_time_s > 0) return std::nullopt;  // what is wrong, the run itself says
   const int ranks = world_size(file->plan);
+  if (trains_on_gpus(options, ranks)) {
+    note(
+        "the plan says no step time, and nothing is predicted for GPUs that are not measured: a "
+        "scenario with this GPU's profile (rehearse profile) and --plan-out makes a plan that "
+        "does");
+    return std::nullopt;
+  }
   const int threads = threads_of(options, ranks);
   note("the plan says no step time: measuring its operators for some " + std::string(kPlanTime) +
        (ranks > 1 ? ", then messages," : "") + " to predict it (--no-predict leaves that out)");

@@ -31,9 +31,8 @@ void end_process() {
 
 }  // namespace
 
-ChannelState::ChannelState(int rank, int size, const Rendezvous::Place& place, double deadline_s,
-                           ChannelBackend& with)
-    : meeting(rank, size, place, deadline_s), backend(with), deadline_s_(deadline_s) {
+ChannelState::ChannelState(std::unique_ptr<Rendezvous> met, double deadline_s, ChannelBackend& with)
+    : meeting(std::move(met)), backend(with), deadline_s_(deadline_s) {
   backend.before_host_waits([this] { wait_for_device(); });
 }
 
@@ -68,7 +67,7 @@ void ChannelState::wait_until(const std::function<bool()>& is_done, const std::s
 
 /// Whether other ranks and the own channels are well.
 void ChannelState::look_around() {
-  meeting.check_alive();
+  meeting->check_alive();
   for (const auto& channel : channels_) (void)channel->is_ready();
 }
 
@@ -104,7 +103,7 @@ void ChannelState::end() {
   wait_for_device();
   for (const Noted& one : noted_) wait_until([&] { return one.mark->is_reached(); }, one.what);
   // A channel must not begin to end while another of its ranks may still wait for it.
-  guarded([&] { meeting.all_gather(""); });
+  guarded([&] { meeting->all_gather(""); });
   for (const auto& channel : channels_) guarded([&] { channel->finalize(); });
   for (const auto& channel : channels_)
     wait_until([&] { return channel->is_ready(); }, "ending a communicator");
@@ -113,7 +112,7 @@ void ChannelState::end() {
   pieces_.clear();
   channels_.clear();
   is_over_ = true;
-  meeting.all_gather("");  // whoever leaves first would be taken for gone
+  meeting->all_gather("");  // whoever leaves first would be taken for gone
 }
 
 void ChannelState::abort_all() noexcept {

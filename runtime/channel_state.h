@@ -16,8 +16,7 @@ namespace rehearse {
 /// are aborted before an exception leaves it.
 class ChannelState {
  public:
-  ChannelState(int rank, int size, const Rendezvous::Place& place, double deadline_s,
-               ChannelBackend& backend);
+  ChannelState(std::unique_ptr<Rendezvous> met, double deadline_s, ChannelBackend& backend);
   ~ChannelState();
   ChannelState(const ChannelState&) = delete;
   ChannelState& operator=(const ChannelState&) = delete;
@@ -51,7 +50,7 @@ class ChannelState {
   /// Ended, well or not.
   bool is_over() const { return is_over_; }
 
-  Rendezvous meeting;
+  const std::unique_ptr<Rendezvous> meeting;
   ChannelBackend& backend;
 
  private:

@@ -144,19 +144,18 @@ class ChannelCommunicator final : public Communicator {
 
 class ChannelWorld final : public World {
  public:
-  ChannelWorld(int rank, int size, const Rendezvous::Place& place, double deadline_s,
-               ChannelBackend& backend)
-      : state_(rank, size, place, deadline_s, backend) {}
+  ChannelWorld(std::unique_ptr<Rendezvous> meeting, double deadline_s, ChannelBackend& backend)
+      : state_(std::move(meeting), deadline_s, backend) {}
   ~ChannelWorld() override {
     if (state_.is_over()) return;
     try {
-      state_.meeting.all_gather("");  // whoever leaves first would be taken for gone
+      state_.meeting->all_gather("");  // whoever leaves first would be taken for gone
     } catch (const std::exception&) {
       // Then another has told why.
     }
   }
-  int rank() const override { return state_.meeting.rank(); }
-  int size() const override { return state_.meeting.size(); }
+  int rank() const override { return state_.meeting->rank(); }
+  int size() const override { return state_.meeting->size(); }
   bool moves_on_device() const override { return true; }
   void pace() override { state_.pace(); }
   void end() override { state_.end(); }
@@ -176,7 +175,7 @@ class ChannelWorld final : public World {
         if (lane.from == own) mine += state_.backend.new_id();
     });
     std::vector<std::string> all;
-    state_.guarded([&] { all = state_.meeting.all_gather(mine); });
+    state_.guarded([&] { all = state_.meeting->all_gather(mine); });
     if (size == 1) return lone_communicator(count);
     const auto told = [&](int member) -> const std::string& {
       return all[static_cast<std::size_t>(ranks[static_cast<std::size_t>(member)])];
@@ -196,7 +195,7 @@ class ChannelWorld final : public World {
   /// The others learn it from the rendezvous, and abort theirs.
   void abort(int) override {
     state_.abort_all();
-    state_.meeting.give_up("rank " + std::to_string(rank()) + " could not go on");
+    state_.meeting->give_up("rank " + std::to_string(rank()) + " could not go on");
   }
 
  private:
@@ -205,9 +204,9 @@ class ChannelWorld final : public World {
 
 }  // namespace
 
-std::unique_ptr<World> channel_world(int rank, int size, const Rendezvous::Place& place,
-                                     double deadline_s, ChannelBackend& backend) {
-  return std::make_unique<ChannelWorld>(rank, size, place, deadline_s, backend);
+std::unique_ptr<World> channel_world(std::unique_ptr<Rendezvous> meeting, double deadline_s,
+                                     ChannelBackend& backend) {
+  return std::make_unique<ChannelWorld>(std::move(meeting), deadline_s, backend);
 }
 
 }  // namespace rehearse

@@ -15,7 +15,7 @@ namespace rehearse {
 /// Transfers are asked of the device in the order of the rank's program, receives too, and nothing
 /// waits for what is asked for later: so ranks whose programs would not wait for each other in a
 /// circle do not here.
-std::unique_ptr<World> channel_world(int rank, int size, const Rendezvous::Place& place,
-                                     double deadline_s, ChannelBackend& backend);
+std::unique_ptr<World> channel_world(std::unique_ptr<Rendezvous> meeting, double deadline_s,
+                                     ChannelBackend& backend);
 
 }  // namespace rehearse

@@ -11,12 +11,11 @@
 #include <iterator>
 #include <thread>
 
+#include "kernels/ops/device_memory.h"
 #include "plan/json_value.h"
 #include "plan/units.h"
-#include "runtime/channel_world.h"
 #include "runtime/device_commands.h"
 #include "runtime/machine_facts.h"
-#include "runtime/nccl_backend.h"
 #include "runtime/train/local_launch.h"
 #include "runtime/train/memory_need.h"
 #include "runtime/train/rank_place.h"
@@ -25,9 +24,7 @@
 #include "runtime/train/runnable.h"
 #include "runtime/train/train_report.h"
 #include "runtime/train/train_run.h"
-#if REHEARSE_HAS_CUDA
-#include "kernels/cuda/cuda_devices.h"
-#endif
+#include "runtime/train_gpus.h"
 
 namespace rehearse {
 namespace {
@@ -144,40 +141,6 @@ TrainRequest parse(Arguments arguments) {
   return request;
 }
 
-int environment_number(const char* name) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? 0 : std::atoi(text);
-}
-
-/// Whether ranks compute on GPUs: where asked for; one that is alone also where there is one and
-/// nothing else is asked for.
-bool uses_gpus(const TrainRequest& request, int ranks) {
-  const bool wanted = request.device.starts_with("cuda");
-#if REHEARSE_HAS_CUDA
-  return wanted || (ranks == 1 && request.device.empty() && !cuda_devices().empty());
-#else
-  (void)ranks;
-  if (wanted) throw std::runtime_error("this rehearse-device was built without CUDA");
-  return false;
-#endif
-}
-
-/// The GPU of a rank: the one named, or those of the machine in turn. NCCL refuses two ranks on a
-/// GPU unless it is told to take them for different machines.
-std::unique_ptr<ComputeDevice> gpu_for(const TrainRequest& request, const RankPlace& place) {
-#if REHEARSE_HAS_CUDA
-  const bool is_named = request.device.starts_with("cuda:");
-  std::string reason;
-  const auto gpus = static_cast<int>(cuda_devices(&reason).size());
-  if (gpus == 0) throw std::runtime_error("there is no GPU to train on: " + reason);
-  if (place.size > 1 && (is_named || place.local_size > gpus)) share_gpus(place);
-  return cuda_device(is_named ? std::atoi(request.device.c_str() + 5) : place.local_rank % gpus);
-#else
-  (void)place;
-  throw std::runtime_error("this rehearse-device was built without CUDA: " + request.device);
-#endif
-}
-
 std::unique_ptr<ComputeDevice> cpu_for(const TrainRequest& request, int ranks) {
   const int usable = std::max(1, probe_cpu().usable_threads);
   return cpu_device(request.threads > 0 ? request.threads : std::max(1, usable / ranks));
@@ -192,10 +155,20 @@ TrainResult train_with_progress(const TrainRequest& request, const PlanFile& fil
   });
 }
 
-/// Of the run's ranks those on this machine, as far as the launcher says.
-int ranks_here(int ranks) {
+/// Of the run's ranks those on this machine; all of them where the launcher does not say.
+int ranks_here(const RankPlace& place) {
+  return place.local_size > 0 ? place.local_size : place.size;
+}
+/// GPUs without being asked for only where the ranks would find each other.
+bool trains_on_gpus(const TrainRequest& request, const RankPlace& place) {
+  const bool can_meet =
+      ranks_here(place) == place.size || place.meeting.address != Rendezvous::Place{}.address;
+  return (can_meet || !request.device.empty()) && uses_gpus(request, ranks_here(place));
+}
+/// As few as there are for certain.
+int least_ranks_here(int ranks) {
   const std::optional<RankPlace> place = rank_place();
-  return place.has_value() ? std::min(place->local_size, ranks) : 1;
+  return place.has_value() ? std::clamp(place->local_size, 1, ranks) : 1;
 }
 
 void tell_bad_input(const std::string& what, const std::string& hint) {
@@ -204,7 +177,7 @@ void tell_bad_input(const std::string& what, const std::string& hint) {
 }
 
 /// `gpu`: null where ranks compute on CPUs.
-int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
+int train_rank(const TrainRequest& request, World& world, const GpuRank* gpu) {
   const bool first = world.rank() == 0;
   std::optional<PlanFile> file = read_runnable_plan(request.plan, first);
   if (!file) return kExitBadInput;
@@ -220,14 +193,15 @@ int train_rank(const TrainRequest& request, World& world, ComputeDevice* gpu) {
     if (first) tell_bad_input(why, kTakenFolderHint);
     return kExitBadInput;
   }
-  // Whoever started the ranks here has looked before.
-  if (gpu == nullptr && request.states.empty() && ranks > 1)
-    if (const std::string why =
-            why_it_does_not_fit(*file, ranks_here(ranks), available_memory_bytes());
-        !why.empty())
-      throw std::runtime_error(why);
+  // Whoever started the ranks here has looked before, but not at GPUs.
+  std::string why;
+  if (gpu != nullptr)
+    why = why_it_does_not_fit(*file, gpu->sharing, gpu->free_bytes);
+  else if (request.states.empty() && ranks > 1)
+    why = why_it_does_not_fit(*file, least_ranks_here(ranks), available_memory_bytes());
+  if (!why.empty()) throw DoesNotFit(why);
   const std::unique_ptr<ComputeDevice> cpu = gpu == nullptr ? cpu_for(request, ranks) : nullptr;
-  const TrainResult result = train_with_progress(request, *file, world, cpu ? *cpu : *gpu);
+  const TrainResult result = train_with_progress(request, *file, world, cpu ? *cpu : *gpu->device);
   if (first) std::cout << (request.json ? result_json(result, *file) : result_text(result, *file));
   return kExitDone;
 }
@@ -243,33 +217,22 @@ void tell(const std::string& what, int rank, int ranks) {
   std::cerr << what << std::endl;
 }
 
-int run_rank(const TrainRequest& request) {
-  RankPlace place = rank_place().value_or(RankPlace{});
-  const bool on_gpu = uses_gpus(request, place.size);
-  if (!on_gpu) place.rank = std::max(0, launched_rank());
-  const RankSign sign(request.states, place.rank);
-  std::unique_ptr<ComputeDevice> gpu;  // outlives the world, which moves what lies on it
-  std::unique_ptr<ChannelBackend> channels;
-  std::unique_ptr<World> world;
-  try {
-    if (on_gpu) {
-      gpu = gpu_for(request, place);
-      if (place.size > 1) {
-        channels = nccl_backend(*gpu);
-        world = channel_world(place.rank, place.size, place.meeting, request.deadline_s, *channels);
-      } else {
-        world = lone_world();
-      }
-    } else {
-      world = started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
-    }
-    const int code = train_rank(request, *world, gpu.get());
-    RankSign::set(code == kExitDone ? RankState::Done : RankState::Failed);
+/// Whatever fails in `train` ends all ranks; one of them says why.
+template <class Train>
+int tell_failures(const RankPlace& place, std::unique_ptr<World>& world, const Train& train) {
+  const auto fail = [&](const std::string& what, int code) {
+    tell(what, place.rank, world != nullptr ? world->size() : place.size);
+    if (world != nullptr) world->abort(code);
     return code;
+  };
+  try {
+    return train();
   } catch (const std::bad_alloc&) {
-    tell("there is no memory left", place.rank, world != nullptr ? world->size() : place.size);
-    if (world != nullptr) world->abort(kExitEnvironment);
-    return kExitEnvironment;
+    return fail("there is no memory left", kExitEnvironment);
+  } catch (const DoesNotFit& error) {
+    return fail(error.what(), kExitInfeasible);
+  } catch (const DeviceMemoryError& error) {
+    return fail(std::string("the plan does not fit: ") + error.what(), kExitInfeasible);
   } catch (const ArgumentError& error) {
     // All ranks meet it together.
     if (place.rank == 0) tell_bad_input(error.what(), error.hint);
@@ -277,28 +240,39 @@ int run_rank(const TrainRequest& request) {
     if (world != nullptr) world->abort(kExitBadInput);
     return kExitBadInput;
   } catch (const std::exception& error) {
-    tell(error.what(), place.rank, world != nullptr ? world->size() : place.size);
-    if (world != nullptr) world->abort(kExitEnvironment);
-    return kExitEnvironment;
+    return fail(error.what(), kExitEnvironment);
   }
 }
 
-}  // namespace
+void tell_gpus() {
+  std::cerr << "rehearse-device: the ranks train on GPUs, one each; --device cpu takes cores\n";
+}
 
-int command_train(Arguments arguments) {
-  // A file that would outgrow a limit is an error of its write, told like a full disk.
-  std::signal(SIGXFSZ, SIG_IGN);
-  const TrainRequest request = parse(arguments);
-  if (started_by_mpi()) return run_rank(request);
-  if (uses_gpus(request, 2) && rank_place().has_value()) return run_rank(request);
-  if (environment_number("WORLD_SIZE") > 1)
-    throw std::runtime_error(
-        "WORLD_SIZE is set, but no MPI launcher started this rank: ranks on CPUs talk through MPI "
-        "(start them with mpirun, srun, or --local)");
+int run_rank(const TrainRequest& request) {
+  RankPlace place = rank_place().value_or(RankPlace{});
+  const bool on_gpu = trains_on_gpus(request, place);
+  if (on_gpu && place.size > 1 && place.rank == 0 && request.device.empty()) tell_gpus();
+  if (!on_gpu) place.rank = std::max(0, launched_rank());
+  const RankSign sign(request.states, place.rank);
+  GpuRank gpu;
+  return tell_failures(place, gpu.world, [&] {
+    if (on_gpu)
+      gpu = join_on_gpu(request, place);
+    else
+      gpu.world = started_by_mpi() ? mpi_world(request.deadline_s) : lone_world();
+    const int code = train_rank(request, *gpu.world, on_gpu ? &gpu : nullptr);
+    RankSign::set(code == kExitDone ? RankState::Done : RankState::Failed);
+    return code;
+  });
+}
+
+/// All ranks of a plan, here.
+int start_here(TrainRequest request, Arguments arguments) {
   const std::optional<PlanFile> file = read_runnable_plan(request.plan, true);
   if (!file) return kExitBadInput;
   const int ranks = world_size(file->plan);
-  if (!uses_gpus(request, ranks))
+  const bool on_gpus = uses_gpus(request, ranks);
+  if (!on_gpus)
     if (const std::string why = why_it_does_not_fit(*file, ranks, available_memory_bytes());
         !why.empty()) {
       std::cerr << "rehearse-device: error: " << why << '\n';
@@ -309,7 +283,40 @@ int command_train(Arguments arguments) {
     tell_bad_input(why, kTakenFolderHint);
     return kExitBadInput;
   }
-  return launch_locally(request, ranks, {arguments.begin(), arguments.end()});
+  std::vector<std::string> words(arguments.begin(), arguments.end());
+  if (request.device.empty()) {
+    if (on_gpus)
+      tell_gpus();
+    else if (const int gpus = usable_gpus(); gpus > 0)
+      std::cerr << "rehearse-device: the ranks train on CPUs, since they are " << ranks
+                << " and GPUs are " << gpus << "; --device cuda shares those\n";
+    request.device = on_gpus ? "cuda" : "cpu";
+    words.insert(words.end(), {"--device", request.device});
+  }
+  return launch_locally(request, ranks, words);
+}
+
+}  // namespace
+
+int command_train(Arguments arguments) {
+  // A file that would outgrow a limit is an error of its write, told like a full disk.
+  std::signal(SIGXFSZ, SIG_IGN);
+  const TrainRequest request = parse(arguments);
+  const bool is_started_here = !request.states.empty();
+  if (request.local && !is_started_here) {
+    forget_launchers();
+    return start_here(request, arguments);
+  }
+  const std::optional<RankPlace> place = rank_place();
+  if (place && place->size > 1) prepare_for_transfers();
+  if (is_started_here || started_by_mpi()) return run_rank(request);
+  if (place && trains_on_gpus(request, *place)) return run_rank(request);
+  if (place && place->size > 1)
+    throw std::runtime_error("a launcher started " + std::to_string(place->size) +
+                             " ranks, but none of MPI: ranks on CPUs talk through MPI (start them "
+                             "with mpirun, with srun "
+                             "and its --mpi, or with --local)");
+  return start_here(request, arguments);
 }
 
 }  // namespace rehearse

@@ -5,15 +5,19 @@
 
 #if REHEARSE_HAS_CUDA && REHEARSE_HAS_NCCL
 #include <nccl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <iostream>
 #include <memory>
 #include <stdexcept>
 #include <thread>
 
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/profiler/statistics.h"
+#include "runtime/command_line.h"
+#include "runtime/patience.h"
 #endif
 
 namespace rehearse {
@@ -39,6 +43,18 @@ std::size_t free_bytes(int device) {
   std::size_t free = 0, total = 0;
   check_cuda(cudaMemGetInfo(&free, &total));
   return free;
+}
+
+/// Calls of NCCL that block know no deadline, and those that do not would lengthen what is
+/// measured: one that never comes back ends the process.
+BlockingCallGuard guard() {
+  return BlockingCallGuard(static_cast<double>(kDeadline.count()), [] {
+    std::cerr
+        << "rehearse-device: error: NCCL did not come back from a call among the GPUs of this "
+           "machine in "
+        << kDeadline.count() << " s; NCCL_DEBUG=INFO says more" << std::endl;
+    _exit(kExitEnvironment);
+  });
 }
 
 /// A GPU of the node, with what it sends and what it gets.
@@ -67,6 +83,7 @@ class Node {
     free_before_ = free_bytes(members_.front().index);
     ncclUniqueId id;
     check_nccl(ncclGetUniqueId(&id), "no id for a communicator");
+    const BlockingCallGuard in_time = guard();
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     if (channels > 0) config.minCTAs = config.maxCTAs = channels;
     check_nccl(ncclGroupStart(), "group");
@@ -131,7 +148,10 @@ class Node {
       check_cuda(cudaSetDevice(member.index));
       member.begin->record(member.stream->handle());
     }
-    for (int i = 0; i < calls; ++i) issue(kind, bytes);
+    {
+      const BlockingCallGuard in_time = guard();
+      for (int i = 0; i < calls; ++i) issue(kind, bytes);
+    }
     for (Member& member : members_) {
       check_cuda(cudaSetDevice(member.index));
       member.end->record(member.stream->handle());

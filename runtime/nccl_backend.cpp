@@ -5,6 +5,7 @@
 
 #include <nccl.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -180,9 +181,21 @@ class NcclChannel final : public Channel {
   const char* what_ = "making a communicator";  ///< asked last
 };
 
+/// Kernels of different communicators start in the order of the rank's program, so that two GPUs
+/// without room for all of them never begin with different ones (NCCL 2.26 on). CUDA before 12.3
+/// would have each wait for the end of the one before, which a receive posted early does not stand.
+void order_launches() {
+  int driver = 0, runtime = 0, nccl = 0;
+  check_cuda(cudaDriverGetVersion(&driver));
+  check_cuda(cudaRuntimeGetVersion(&runtime));
+  check_nccl(ncclGetVersion(&nccl), "ncclGetVersion");
+  if (driver >= 12030 && runtime >= 12030 && nccl >= 22600)
+    setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
+}
+
 class NcclBackend final : public ChannelBackend {
  public:
-  explicit NcclBackend(CudaDevice& device) : device_(device) {}
+  explicit NcclBackend(CudaDevice& device) : device_(device) { order_launches(); }
   ComputeDevice& device() override { return device_; }
   std::size_t id_bytes() const override { return sizeof(ncclUniqueId); }
   std::string new_id() override {

@@ -1,6 +1,7 @@
 #include "runtime/rendezvous.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -131,7 +132,7 @@ Rendezvous::~Rendezvous() {
 }
 
 void Rendezvous::accept_others(const Place& place) {
-  const int listener = listening_socket(place.port);
+  const int listener = place.listener >= 0 ? place.listener : listening_socket(place.port);
   Patience patience(deadline_s_);
   const auto missing = [this] {
     std::vector<int> ranks;
@@ -275,14 +276,17 @@ void Rendezvous::give_up(const std::string& why) noexcept {
   }
 }
 
-int free_port() {
-  const int listener = listening_socket(0);
+HeldPort::HeldPort() : socket_(listening_socket(0)) {
   sockaddr_in here{};
   socklen_t length = sizeof here;
-  const int fault = getsockname(listener, reinterpret_cast<sockaddr*>(&here), &length);
-  close(listener);
-  if (fault != 0) throw std::runtime_error("no port can be found for the ranks to meet at");
-  return ntohs(here.sin_port);
+  if (getsockname(socket_, reinterpret_cast<sockaddr*>(&here), &length) != 0 ||
+      fcntl(socket_, F_SETFD, 0) != 0) {  // children inherit it
+    close(socket_);
+    throw std::runtime_error("no port can be found for the ranks to meet at");
+  }
+  port_ = ntohs(here.sin_port);
 }
+
+HeldPort::~HeldPort() { close(socket_); }
 
 }  // namespace rehearse

@@ -16,6 +16,7 @@ class Rendezvous {
   struct Place {
     std::string address = "127.0.0.1";  ///< of rank 0
     int port = 29500;                   ///< torchrun's default
+    int listener = -1;                  ///< a socket that listens there already, for rank 0
   };
   /// All ranks construct theirs together.
   Rendezvous(int rank, int size, const Place& place, double deadline_s);
@@ -49,7 +50,19 @@ class Rendezvous {
   std::vector<int> sockets_;  ///< rank 0: by rank; else one, to rank 0
 };
 
-/// A TCP port that nobody listens on at the moment.
-int free_port();
+/// A TCP port that was free, and that this process listens on: a child that inherits the socket
+/// takes over (Rendezvous::Place), so that nobody else gets the port in between.
+class HeldPort {
+ public:
+  HeldPort();
+  ~HeldPort();
+  HeldPort(const HeldPort&) = delete;
+  HeldPort& operator=(const HeldPort&) = delete;
+  int port() const { return port_; }
+  int socket() const { return socket_; }
+
+ private:
+  int socket_, port_ = 0;
+};
 
 }  // namespace rehearse

@@ -4,6 +4,20 @@
 
 namespace rehearse {
 
+namespace {
+
+std::string uuid_text(const cudaUUID_t& uuid) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const char byte : uuid.bytes) {
+    text += kDigits[static_cast<unsigned char>(byte) >> 4];
+    text += kDigits[static_cast<unsigned char>(byte) & 15];
+  }
+  return text;
+}
+
+}  // namespace
+
 std::vector<CudaDeviceFacts> cuda_devices(std::string* reason) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -18,6 +32,7 @@ std::vector<CudaDeviceFacts> cuda_devices(std::string* reason) {
     cudaDeviceProp properties{};
     check_cuda(cudaGetDeviceProperties(&properties, i));
     CudaDeviceFacts facts{.name = properties.name,
+                          .uuid = uuid_text(properties.uuid),
                           .compute_capability_major = properties.major,
                           .compute_capability_minor = properties.minor,
                           .multiprocessors = properties.multiProcessorCount,
@@ -32,6 +47,13 @@ std::vector<CudaDeviceFacts> cuda_devices(std::string* reason) {
 
 std::unique_ptr<ComputeDevice> cuda_device(int index) {
   return std::make_unique<CudaDevice>(index);
+}
+
+std::size_t free_cuda_memory_bytes(int index) {
+  check_cuda(cudaSetDevice(index));
+  std::size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total));
+  return free;
 }
 
 CudaContext::CudaContext(cudaStream_t cuda_stream, const cudaDeviceProp& properties) {

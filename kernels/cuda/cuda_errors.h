@@ -13,7 +13,7 @@ class CudaError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Throw CudaError where the call did not succeed.
+/// Throw CudaError where the call did not succeed, DeviceMemoryError for want of memory.
 void check_cuda(cudaError_t status,
                 const std::source_location& where = std::source_location::current());
 void check_cublas(cublasStatus_t status,

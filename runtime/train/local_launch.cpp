@@ -11,6 +11,7 @@
 #include <iostream>
 #include <iterator>
 #include <optional>
+#include <random>
 
 #include "runtime/child_process.h"
 #include "runtime/command_line.h"
@@ -45,8 +46,12 @@ void allow_local_ranks() {
   setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
 }
 
+/// One that nobody can know before: the folder may be everybody's.
 std::string states_path() {
-  return (fs::temp_directory_path() / ("rehearse-ranks-" + std::to_string(getpid()))).string();
+  std::random_device random;
+  return (fs::temp_directory_path() / ("rehearse-ranks-" + std::to_string(getpid()) + "-" +
+                                       std::to_string(random()) + std::to_string(random())))
+      .string();
 }
 
 /// Looks at the ranks while they run: notes which vanished first, and which beat no more.
@@ -158,13 +163,17 @@ int start_ranks(const std::string& mpirun, int ranks, const std::vector<std::str
     return run_attached(command, may_go_on);
   }
   const std::string size = std::to_string(ranks), chosen = process_environment("MASTER_PORT");
-  const std::string port = chosen.empty() ? std::to_string(free_port()) : chosen;
+  std::optional<HeldPort> held;
+  if (chosen.empty()) held.emplace();
+  const std::string port = held ? std::to_string(held->port()) : chosen;
   std::vector<std::vector<std::string>> commands;
   for (int r = 0; r < ranks; ++r) {
     const std::string index = std::to_string(r);
     commands.push_back({"/usr/bin/env", "RANK=" + index, "WORLD_SIZE=" + size,
                         "LOCAL_RANK=" + index, "LOCAL_WORLD_SIZE=" + size, "MASTER_ADDR=127.0.0.1",
                         "MASTER_PORT=" + port});
+    if (r == 0 && held)
+      commands.back().push_back(kListenerName + ("=" + std::to_string(held->socket())));
     commands.back().insert(commands.back().end(), rank.begin(), rank.end());
   }
   return run_together(commands, may_go_on);

@@ -1,4 +1,5 @@
 #pragma once
+#include <stdexcept>
 #include <string>
 
 #include "plan/plan_file.h"
@@ -13,6 +14,11 @@ struct MemoryNeed {
   double bytes() const { return state_bytes + activation_bytes; }
 };
 MemoryNeed least_memory(const PlanFile& file);
+
+/// A plan that does not fit where it is to run: exit 3.
+struct DoesNotFit : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 /// Why so many of the plan's ranks cannot be on a machine that has so much memory left (0:
 /// unknown); empty where they may.

@@ -40,7 +40,7 @@ Slot& slot_of(void* memory, int rank) {
 
 /// Zero bytes of `path` mapped into memory; a null pointer where that cannot be.
 void* mapped(const std::string& path, int flags, std::size_t& bytes) {
-  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC | flags, 0600);
+  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
   if (file < 0) return nullptr;
   struct stat facts {};
   const bool sized = bytes > 0 ? ftruncate(file, static_cast<off_t>(bytes)) == 0
@@ -80,7 +80,7 @@ void beat() {
 
 RankStates::RankStates(std::string path, int ranks) : path_(std::move(path)), ranks_(ranks) {
   std::size_t bytes = bytes_for(ranks);
-  memory_ = mapped(path_, O_CREAT | O_TRUNC, bytes);
+  memory_ = mapped(path_, O_CREAT | O_EXCL, bytes);
   if (memory_ == nullptr) throw std::runtime_error("cannot write " + path_);
   Head* head = new (memory_) Head;
   head->ranks = ranks;

@@ -9,7 +9,7 @@ namespace rehearse {
 struct TrainRequest {
   std::string plan;             ///< a plan/1 file
   std::string data;             ///< a token file, or a text by its bytes; empty: the shipped one
-  std::string device;           ///< "cpu", "cuda:0"; empty: a GPU for one rank where there is one
+  std::string device;           ///< "cpu", "cuda:0"; empty: GPUs where each rank can have one
   std::int64_t steps = 0;       ///< of the whole run; 0: what the plan's tokens make, or 100
   int threads = 0;              ///< of a rank; 0: this machine's, shared among its ranks
   double predicted_step_s = 0;  ///< by a simulation; 0: what the plan says, if anything

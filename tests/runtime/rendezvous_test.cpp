@@ -87,6 +87,18 @@ TEST_CASE("ranks that meet gather what each gave, again and again") {
   }
 }
 
+TEST_CASE("a port that a launcher holds goes over to its first rank, and to nobody else") {
+  const HeldPort held;
+  CHECK_THROWS_WITH(Rendezvous(0, 2, {"127.0.0.1", held.port()}, 5), Catch::Contains("is in use"));
+  const auto faults = faults_of(2, [&](int rank) {
+    const int listener = rank == 0 ? dup(held.socket()) : -1;
+    Rendezvous meeting(rank, 2, {"127.0.0.1", held.port(), listener}, 30);
+    CHECK(meeting.all_gather(std::to_string(rank))[1] == "1");
+    meeting.all_gather("");
+  });
+  CHECK(faults == std::vector<std::string>(2));
+}
+
 TEST_CASE("a port in use is told with how to choose another") {
   const FreePort taken;
   CHECK_THROWS_WITH(Rendezvous(0, 2, {"127.0.0.1", taken.port()}, 5),
@@ -155,6 +167,7 @@ TEST_CASE("a rank knows its place from torchrun, mpirun and srun") {
   CHECK(torch->rank == 5);
   CHECK(torch->size == 8);
   CHECK(torch->local_rank == 1);
+  CHECK(torch->local_size == 0);  // nobody has said it
   CHECK(torch->meeting.address == "node7");
   CHECK(torch->meeting.port == 1234);
   const auto mpi = from({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}});
@@ -162,11 +175,29 @@ TEST_CASE("a rank knows its place from torchrun, mpirun and srun") {
   CHECK(mpi->rank == 1);
   CHECK(mpi->meeting.address == "127.0.0.1");
   const auto slurm = from({{"SLURM_PROCID", "0"},
-                           {"SLURM_NTASKS", "4"},
+                           {"SLURM_NTASKS", "8"},
+                           {"SLURM_STEP_ID", "0"},
+                           {"SLURM_STEP_NUM_TASKS", "4"},
                            {"SLURM_LOCALID", "0"},
                            {"SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1"}});
   REQUIRE(slurm.has_value());
   CHECK(slurm->meeting.address == "10.0.0.1");
+  CHECK(slurm->size == 4);
+  // A batch script is no rank, though Slurm says one.
+  CHECK_FALSE(from({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}}).has_value());
   CHECK_THROWS_WITH(from({{"RANK", "8"}, {"WORLD_SIZE", "8"}}), Catch::Contains("RANK is '8'"));
   CHECK_THROWS_WITH(from({{"RANK", "x"}, {"WORLD_SIZE", "8"}}), Catch::Contains("RANK is 'x'"));
+}
+
+TEST_CASE("ranks know from each other which of them share a GPU") {
+  const std::vector<GpuSeat> apart{{"a", "x", 8e10}, {"a", "y", 8e10}, {"b", "x", 7e10}};
+  CHECK_FALSE(is_any_shared(apart));
+  CHECK_FALSE(is_one_host(apart));
+  std::vector<GpuSeat> shared = apart;
+  shared[2] = parse_seat(seat_text({"a", "x", 7.5e10}));
+  CHECK(shared[2].free_bytes == 7.5e10);
+  CHECK(is_any_shared(shared));
+  CHECK(is_one_host(shared));
+  CHECK(ranks_on_gpu(shared, 0) == 2);
+  CHECK(ranks_on_gpu(shared, 1) == 1);
 }

@@ -2,6 +2,8 @@
 // they train like one rank is checked by train_parity.cpp.
 #include "runtime/channel_world.h"
 
+#include <unistd.h>
+
 #include <thread>
 
 #include "runtime/train/warm_up.h"
@@ -43,7 +45,8 @@ constexpr std::int64_t kTokens = 1000;
 /// Three steps of each rank on a thread of its own.
 std::vector<RankEnd> ends_of(const PlanFile& file, FakeFabric& fabric, const SampleReader& reader,
                              double deadline_s = 60) {
-  const int ranks = world_size(file.plan), port = free_port();
+  const int ranks = world_size(file.plan);
+  const HeldPort held;
   std::vector<RankEnd> ends(static_cast<std::size_t>(ranks));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < ranks; ++rank)
@@ -52,7 +55,12 @@ std::vector<RankEnd> ends_of(const PlanFile& file, FakeFabric& fabric, const Sam
       FakeGpu gpu(fabric, rank);
       std::unique_ptr<World> world;
       try {
-        world = channel_world(rank, ranks, {"127.0.0.1", port}, deadline_s, gpu);
+        world = channel_world(
+            std::make_unique<Rendezvous>(
+                rank, ranks,
+                Rendezvous::Place{"127.0.0.1", held.port(), rank == 0 ? dup(held.socket()) : -1},
+                deadline_s),
+            deadline_s, gpu);
         Trainer trainer(file, {}, *world, gpu, kTokens, reader, warmed_pool(file, {}, *world, gpu));
         const int before = gpu.allocations();
         for (int step = 0; step < 3; ++step) trainer.step();

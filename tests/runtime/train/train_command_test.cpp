@@ -104,6 +104,41 @@ TEST_CASE("train says in one message what it cannot train") {
   CHECK(wrong_size.err.find("the plan needs 2 ranks, but 3 were started") != std::string::npos);
 }
 
+TEST_CASE("ranks start here if asked, whatever a launcher has said") {
+  const RunFolder folder;
+  const std::string plan = folder.write("plan.json", small_plan(2, 1));
+  const std::string text = folder.write("text.txt", some_text());
+  std::vector<std::string> command{"/usr/bin/env",
+                                   "RANK=1",
+                                   "WORLD_SIZE=4",
+                                   "SLURM_PROCID=0",
+                                   "SLURM_NTASKS=4",
+                                   "SLURM_STEP_ID=0",
+                                   "SLURM_STEP_NUM_TASKS=4",
+                                   kDevice,
+                                   "train",
+                                   plan,
+                                   "--data",
+                                   text,
+                                   "--steps",
+                                   "2",
+                                   "--device",
+                                   "cpu"};
+  const ChildResult refused = run_child(command);
+  INFO(refused.err);
+  CHECK(refused.exit_code == 1);
+  CHECK(refused.err.find("a launcher started 4 ranks, but none of MPI") != std::string::npos);
+  command.emplace_back("--local");
+  const ChildResult here = run_child(command);
+  INFO(here.err);
+  CHECK(here.exit_code == 0);
+  CHECK(here.out.find("2 ranks") != std::string::npos);
+  // Also from within a rank of mpirun.
+  const ChildResult nested = run_child(mpirun(1, {command.begin() + 7, command.end()}));
+  INFO(nested.err);
+  CHECK(nested.exit_code == 0);
+}
+
 TEST_CASE("a run that goes on from a checkpoint gives the same digits as one that never stopped") {
   const RunFolder folder;
   const std::string plan = folder.write("plan.json", small_plan(2, 1, 1));

@@ -13,6 +13,8 @@
 // (fake_gpus.h), and talk as ranks on GPUs do.
 //
 //   train_parity model=gpt|llama steps=20 gpus=fake KEY=VALUE…   (the plan's fields)
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -290,15 +292,20 @@ int run_on_fake_gpus(const Words& words) {
   const Run whole = train_alone(words);
   const int ranks = world_size(file.plan);
   FakeFabric fabric;
-  const int ports[] = {free_port(), free_port()};  // of the run, and of that with a guide
+  const HeldPort alone, guided;  // of the run, and of that with a guide
   std::vector<std::thread> threads;
   for (int rank = 0; rank < ranks; ++rank)
     threads.emplace_back([&, rank] {
       try {
         check_rank(file, rank, whole, [&](const Run* guide) {
           FakeGpu gpu(fabric, rank);
-          const int port = ports[guide == nullptr ? 0 : 1];
-          const auto world = channel_world(rank, ranks, {"127.0.0.1", port}, 60, gpu);
+          const HeldPort& held = guide == nullptr ? alone : guided;
+          const auto world = channel_world(
+              std::make_unique<Rendezvous>(
+                  rank, ranks,
+                  Rendezvous::Place{"127.0.0.1", held.port(), rank == 0 ? dup(held.socket()) : -1},
+                  60),
+              60, gpu);
           return train(file, *world, gpu, number(words, "steps", 20), guide);
         });
       } catch (const std::exception& error) {
