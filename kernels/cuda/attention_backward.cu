@@ -84,18 +84,18 @@ __device__ __forceinline__ TileSource source_of(const void* tensor, std::int64_t
           rows};
 }
 
-/// Queries' log-sum-exp (in base 2) and delta for a tile, kept in shared memory. Rows that do not
-/// exist, and rows that see nothing, get +∞: their weights become 0.
+/// Starts copying the queries' log-sum-exp (in base 2) and delta of a tile, a warp each. Rows that
+/// do not exist get zeros, as their elements do: they add nothing.
 __device__ __forceinline__ void load_statistics(float* lse, float* delta,
                                                 const AttentionTensors& call,
                                                 const DeviceSpan& span, int head, int first) {
-  for (int i = static_cast<int>(threadIdx.x); i < kQueryTile; i += kThreads) {
-    const bool exists = first + i < span.queries;
-    const std::int64_t at = head * call.query_tokens + span.first_query + first + i;
-    const float value = exists ? call.log_sum_exp[at] : -INFINITY;
-    lse[i] = value == -INFINITY ? INFINITY : value * kLog2e;
-    delta[i] = exists ? call.delta[at] : 0.0f;
-  }
+  static_assert(kQueryTile == 32, "a lane a query");
+  const int warp = static_cast<int>(threadIdx.x) / 32, i = static_cast<int>(threadIdx.x) % 32;
+  if (warp >= 2) return;
+  const bool exists = first + i < span.queries;
+  const float* from = warp == 0 ? call.log2_sum_exp : call.delta;
+  const std::int64_t at = head * call.query_tokens + span.first_query + first + i;
+  copy_async_4((warp == 0 ? lse : delta) + i, from + (exists ? at : 0), exists);
 }
 
 /// Tiles of queries that a block of keys works through: those of every query head of its group,
@@ -152,28 +152,39 @@ __device__ __forceinline__ void add_stage(Results<kHead>& d_key, Results<kHead>&
   Results<kQueryTile> weights, slopes;
   multiply_rows<kHead, kQueryTile>(weights, key, warp_row, stage.query);
   multiply_rows<kHead, kQueryTile>(slopes, value, warp_row, stage.d_out);
+  const float scale_log2 = call.scale * kLog2e;
+  const auto weigh = [&](auto is_masked) {
 #pragma unroll
-  for (int n = 0; n < kQueryTile / 8; ++n)
+    for (int n = 0; n < kQueryTile / 8; ++n)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int column = 8 * n + 2 * (lane % 4) + i % 2;
-      const int row = first_key + warp_row + lane / 4 + 8 * (i / 2);
-      const bool seen = row < span.visible(first_query + column);
-      const float weight =
-          seen ? exp2_fast(weights[n][i] * call.scale * kLog2e - stage.lse[column]) : 0.0f;
-      slopes[n][i] = weight * (slopes[n][i] - stage.delta[column]);
-      weights[n][i] = weight;
-    }
+      for (int i = 0; i < 4; ++i) {
+        const int column = 8 * n + 2 * (lane % 4) + i % 2;
+        float weight = exp2_fast(weights[n][i] * scale_log2 - stage.lse[column]);
+        if constexpr (decltype(is_masked)::value) {
+          const int row = first_key + warp_row + lane / 4 + 8 * (i / 2);
+          if (row >= span.visible(first_query + column)) weight = 0;
+        }
+        slopes[n][i] = weight * (slopes[n][i] - stage.delta[column]);
+        weights[n][i] = weight;
+      }
+  };
+  // The first query sees the fewest keys; tiles below the diagonal see all of the warp's.
+  if (first_key + warp_row + 16 > span.visible(first_query))
+    weigh(std::true_type{});
+  else
+    weigh(std::false_type{});
   add_weighted<kHead, kQueryTile>(d_value, weights, stage.d_out);
   add_weighted<kHead, kQueryTile>(d_key, slopes, stage.query);
 }
 
 template <int kHead>
-__global__ void __launch_bounds__(kThreads, 1) d_key_value_kernel(AttentionTensors call) {
-  const DeviceSpan span = span_of(call, static_cast<int>(blockIdx.z));
-  const int first_key = static_cast<int>(blockIdx.x) * kOwned;
+__global__ void __launch_bounds__(kThreads, 1)
+    d_key_value_kernel(AttentionTensors call, BlockOrder order) {
+  const BlockPlace place = place_of(order);
+  const DeviceSpan span = span_of(call, place.sequence);
+  const int first_key = place.rank * kOwned;  // the first keys are seen by the most queries
   if (first_key >= span.keys) return;
-  const int kv_head = static_cast<int>(blockIdx.y);
+  const int kv_head = place.kv_head;
   __shared__ float lse[2][kQueryTile], delta[2][kQueryTile];
   Bf16* key = static_cast<Bf16*>(dynamic_shared_memory());
   Bf16* value = key + kOwned * kHead;
@@ -227,20 +238,45 @@ __device__ __forceinline__ QueryRows query_rows(const AttentionTensors& call,
     const std::int64_t at = head * call.query_tokens + span.first_query + row;
     const bool exists = row < span.queries;
     rows.visible[half] = exists ? span.visible(row) : 0;
-    rows.lse[half] = exists ? call.log_sum_exp[at] * kLog2e : 0.0f;
+    rows.lse[half] = exists ? call.log2_sum_exp[at] : 0.0f;
     rows.delta[half] = exists ? call.delta[at] : 0.0f;
   }
   return rows;
 }
 
+/// Scores and products of d_out with values become slopes of the scores. Rows that do not exist
+/// have neither: their slopes are zeros, mask or not.
+__device__ __forceinline__ void slopes_of(Results<kKeyTile>& slopes,
+                                          const Results<kKeyTile>& scores, const QueryRows& rows,
+                                          int first_key, int seen_by_all, float scale_log2) {
+  const auto weigh = [&](auto is_masked) {
+#pragma unroll
+    for (int n = 0; n < kKeyTile / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float weight = exp2_fast(scores[n][i] * scale_log2 - rows.lse[i / 2]);
+        if constexpr (decltype(is_masked)::value) {
+          const int lane = static_cast<int>(threadIdx.x) % 32;
+          const int column = first_key + 8 * n + 2 * (lane % 4) + i % 2;
+          if (column >= rows.visible[i / 2]) weight = 0;
+        }
+        slopes[n][i] = weight * (slopes[n][i] - rows.delta[i / 2]);
+      }
+  };
+  if (first_key + kKeyTile > seen_by_all)
+    weigh(std::true_type{});
+  else
+    weigh(std::false_type{});
+}
+
 template <int kHead>
-__global__ void __launch_bounds__(kThreads, 1) d_query_kernel(AttentionTensors call) {
-  const DeviceSpan span = span_of(call, static_cast<int>(blockIdx.z));
-  const int tile = static_cast<int>(gridDim.x - 1 - blockIdx.x);  // the longest rows first
-  const int first_query = tile * kOwned;
+__global__ void __launch_bounds__(kThreads, 1)
+    d_query_kernel(AttentionTensors call, BlockOrder order) {
+  const BlockPlace place = place_of(order);
+  const DeviceSpan span = span_of(call, place.sequence);
+  const int first_query = (order.tiles - 1 - place.rank) * kOwned;  // the last see the most keys
   if (first_query >= span.queries) return;
-  const int head = static_cast<int>(blockIdx.y), kv_head = head / (call.heads / call.kv_heads);
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int kv_head = place.kv_head, head = kv_head * order.per_pair + place.member;
   const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16;
   Bf16* query = static_cast<Bf16*>(dynamic_shared_memory());
   Bf16* d_out = query + kOwned * kHead;
@@ -262,6 +298,7 @@ __global__ void __launch_bounds__(kThreads, 1) d_query_kernel(AttentionTensors c
       d_out, source_of<kHead>(call.d_out, call.d_out_stride, span.first_query, head, span.queries),
       first_query);
   const QueryRows rows = query_rows(call, span, head, first_query + warp_row);
+  const int seen_by_all = span.visible(first_query + warp_row);  // the first row sees the fewest
   Results<kHead> d_query = {};
   const int last_query = min(first_query + kOwned, span.queries) - 1;
   const int tiles = (span.visible(last_query) + kKeyTile - 1) / kKeyTile;
@@ -276,16 +313,7 @@ __global__ void __launch_bounds__(kThreads, 1) d_query_kernel(AttentionTensors c
     Results<kKeyTile> weights, slopes;
     multiply_rows<kHead, kKeyTile>(weights, query, warp_row, key);
     multiply_rows<kHead, kKeyTile>(slopes, d_out, warp_row, key + kKeyTile * kHead);
-#pragma unroll
-    for (int n = 0; n < kKeyTile / 8; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int column = step * kKeyTile + 8 * n + 2 * (lane % 4) + i % 2;
-        const float weight = column < rows.visible[i / 2]
-                                 ? exp2_fast(weights[n][i] * call.scale * kLog2e - rows.lse[i / 2])
-                                 : 0.0f;
-        slopes[n][i] = weight * (slopes[n][i] - rows.delta[i / 2]);
-      }
+    slopes_of(slopes, weights, rows, step * kKeyTile, seen_by_all, call.scale * kLog2e);
     add_weighted<kHead, kKeyTile>(d_query, slopes, key);
   }
   copy_async_wait<0>();
@@ -297,23 +325,25 @@ __global__ void __launch_bounds__(kThreads, 1) d_query_kernel(AttentionTensors c
 template <int kHead>
 void launch_backward(const AttentionBackward& call, LaunchContext& context) {
   AttentionTensors tensors = attention_tensors(call);
-  tensors.delta = static_cast<float*>(context.workspace(
-      static_cast<std::size_t>(call.query.size(0) * call.query.size(1)) * sizeof(float)));
+  const std::int64_t statistics = call.query.size(0) * call.query.size(1);
+  tensors.delta = static_cast<float*>(
+      context.workspace(static_cast<std::size_t>(2 * statistics) * sizeof(float)));
+  tensors.log2_sum_exp = tensors.delta + statistics;
   attention_delta(tensors, DType::Bf16, context);
-  const auto sequences = static_cast<unsigned>(call.shape.query_offsets.size(0) - 1);
+  const std::int64_t sequences = call.shape.query_offsets.size(0) - 1;
+  const int group = tensors.heads / tensors.kv_heads;
+  constexpr std::int64_t kRowBytes = 2 * kHead * sizeof(Bf16);  // key and value; query and d_out
   const auto bytes = [](int rows) { return static_cast<std::size_t>(rows) * kHead * sizeof(Bf16); };
-  launch(context,
-         {.grid = {blocks_for(call.shape.max_key_length, kOwned),
-                   static_cast<unsigned>(call.key.size(1)), sequences},
-          .block = {kThreads},
-          .shared_bytes = bytes(2 * kOwned + 4 * kQueryTile)},
-         d_key_value_kernel<kHead>, tensors);
-  launch(context,
-         {.grid = {blocks_for(call.shape.max_query_length, kOwned),
-                   static_cast<unsigned>(call.query.size(1)), sequences},
-          .block = {kThreads},
-          .shared_bytes = bytes(2 * kOwned + 4 * kKeyTile)},
-         d_query_kernel<kHead>, tensors);
+  const BlockOrder of_keys =
+      block_order(tensors, sequences, blocks_for(call.shape.max_key_length, kOwned), 1,
+                  call.shape.max_query_length * group, kRowBytes);
+  launch(context, blocks_in(of_keys, kThreads, bytes(2 * kOwned + 4 * kQueryTile)),
+         d_key_value_kernel<kHead>, tensors, of_keys);
+  const BlockOrder of_queries =
+      block_order(tensors, sequences, blocks_for(call.shape.max_query_length, kOwned), group,
+                  call.shape.max_key_length, kRowBytes);
+  launch(context, blocks_in(of_queries, kThreads, bytes(2 * kOwned + 4 * kKeyTile)),
+         d_query_kernel<kHead>, tensors, of_queries);
 }
 
 }  // namespace

@@ -166,67 +166,88 @@ __device__ __forceinline__ void store_output(const AttentionTensors& call, WarpS
     }
 }
 
+/// What a block works on. It stays in shared memory: registers are short while tiles are summed.
+struct ForwardBlock {
+  DeviceSpan span;
+  int first_query, head;
+  int seen;  // keys, by the row that sees the most
+  TileSource keys, values;
+};
+
 template <int kHead>
-__global__ void __launch_bounds__(kThreads) attention_forward_kernel(AttentionTensors call) {
-  const DeviceSpan span = span_of(call, static_cast<int>(blockIdx.z));
-  // Causal tiles grow towards the end: the longest start first.
-  const int tile = static_cast<int>(gridDim.x - 1 - blockIdx.x);
-  const int first_query = tile * kQueries<kHead>;
-  if (first_query >= span.queries) return;
-  const int head = static_cast<int>(blockIdx.y), kv_head = head / (call.heads / call.kv_heads);
+__device__ __forceinline__ ForwardBlock forward_block(const AttentionTensors& call,
+                                                      const BlockOrder& order) {
+  const BlockPlace place = place_of(order);
+  const DeviceSpan span = span_of(call, place.sequence);
+  const auto source = [&](const void* tensor, std::int64_t stride) {
+    return TileSource{
+        head_of(static_cast<const Bf16*>(tensor), stride, span.first_key, place.kv_head, kHead),
+        stride, span.keys};
+  };
+  // Causal tiles grow towards the end.
+  const int first_query = (order.tiles - 1 - place.rank) * kQueries<kHead>;
   const int last_query = min(first_query + kQueries<kHead>, span.queries) - 1;
-  const int key_tiles = (span.visible(last_query) + kKeys - 1) / kKeys;
+  return {span,
+          first_query,
+          place.kv_head * order.per_pair + place.member,
+          span.visible(last_query),
+          source(call.key, call.key_stride),
+          source(call.value, call.value_stride)};
+}
+
+template <int kHead>
+__global__ void __launch_bounds__(kThreads)
+    attention_forward_kernel(AttentionTensors call, BlockOrder order) {
+  __shared__ ForwardBlock block;
+  if (threadIdx.x == 0) block = forward_block<kHead>(call, order);
+  __syncthreads();
+  if (block.first_query >= block.span.queries) return;
 
   Bf16* query = static_cast<Bf16*>(dynamic_shared_memory());
   Bf16* key = query + kQueries<kHead> * kHead;
   Bf16* value = key + kKeys * kHead;
   const TileSource queries{head_of(static_cast<const Bf16*>(call.query), call.query_stride,
-                                   span.first_query, head, kHead),
-                           call.query_stride, span.queries};
-  const TileSource keys{
-      head_of(static_cast<const Bf16*>(call.key), call.key_stride, span.first_key, kv_head, kHead),
-      call.key_stride, span.keys};
-  const TileSource values{head_of(static_cast<const Bf16*>(call.value), call.value_stride,
-                                  span.first_key, kv_head, kHead),
-                          call.value_stride, span.keys};
+                                   block.span.first_query, block.head, kHead),
+                           call.query_stride, block.span.queries};
 
   WarpState<kHead> warp = {};
 #pragma unroll
   for (int r = 0; r < kRowTiles<kHead>; ++r) warp.maximum[r][0] = warp.maximum[r][1] = -INFINITY;
   const int first_row = static_cast<int>(threadIdx.x) / 32 * 16 * kRowTiles<kHead>;
-  load_tile<kQueries<kHead>, kHead, kThreads>(query, queries, first_query);
-  if (key_tiles > 0) load_tile<kKeys, kHead, kThreads>(key, keys, 0);
+  load_tile<kQueries<kHead>, kHead, kThreads>(query, queries, block.first_query);
+  if (block.seen > 0) load_tile<kKeys, kHead, kThreads>(key, block.keys, 0);
   copy_async_commit();
-  for (int t = 0; t < key_tiles; ++t) {
-    const int first_key = t * kKeys;
+  for (int first_key = 0; first_key < block.seen; first_key += kKeys) {
     copy_async_wait<0>();
     __syncthreads();  // the keys are here, and nobody reads the last values any more
-    load_tile<kKeys, kHead, kThreads>(value, values, first_key);
+    load_tile<kKeys, kHead, kThreads>(value, block.values, first_key);
     copy_async_commit();
     compute_scores<kHead>(warp, query, key, first_row);
     // The first row of the warp sees the fewest keys.
-    if (first_key + kKeys > span.visible(first_query + first_row))
-      mask_scores<kHead>(warp, span, first_query + first_row, first_key);
+    if (first_key + kKeys > block.span.visible(block.first_query + first_row))
+      mask_scores<kHead>(warp, block.span, block.first_query + first_row, first_key);
     update_softmax<kHead>(warp, call.scale * kLog2e);
     copy_async_wait<0>();
     __syncthreads();  // the values are here, and nobody reads these keys any more
-    if (t + 1 < key_tiles) load_tile<kKeys, kHead, kThreads>(key, keys, first_key + kKeys);
+    if (first_key + kKeys < block.seen)
+      load_tile<kKeys, kHead, kThreads>(key, block.keys, first_key + kKeys);
     copy_async_commit();
     add_values<kHead>(warp, value);
   }
   copy_async_wait<0>();
-  store_output<kHead>(call, warp, span, first_query + first_row, head);
+  store_output<kHead>(call, warp, block.span, block.first_query + first_row, block.head);
 }
 
 template <int kHead>
 void launch_forward(const AttentionForward& call, LaunchContext& context) {
-  const auto sequences = static_cast<unsigned>(call.shape.query_offsets.size(0) - 1);
-  launch(context,
-         {.grid = {blocks_for(call.shape.max_query_length, kQueries<kHead>),
-                   static_cast<unsigned>(call.query.size(1)), sequences},
-          .block = {kThreads},
-          .shared_bytes = shared_bytes<kHead>()},
-         attention_forward_kernel<kHead>, attention_tensors(call));
+  const AttentionTensors tensors = attention_tensors(call);
+  constexpr std::int64_t kKeyBytes = 2 * kHead * sizeof(Bf16);  // and the value's
+  const BlockOrder order =
+      block_order(tensors, call.shape.query_offsets.size(0) - 1,
+                  blocks_for(call.shape.max_query_length, kQueries<kHead>),
+                  tensors.heads / tensors.kv_heads, call.shape.max_key_length, kKeyBytes);
+  launch(context, blocks_in(order, kThreads, shared_bytes<kHead>()),
+         attention_forward_kernel<kHead>, tensors, order);
 }
 
 }  // namespace

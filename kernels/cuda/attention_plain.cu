@@ -1,5 +1,7 @@
 // Attention for fp32, and for head sizes and alignments the tensor-core kernels do not take: one
 // warp a row, lanes share the head's elements. Meant to be right, not fast.
+#include <algorithm>
+
 #include "kernels/cuda/attention_arguments.cuh"
 #include "kernels/cuda/reductions.cuh"
 
@@ -47,6 +49,21 @@ AttentionTensors attention_tensors(const AttentionBackward& call) {
   tensors.d_value = call.d_value.data;
   tensors.d_value_stride = call.d_value.shape.stride;
   return tensors;
+}
+
+BlockOrder block_order(const AttentionTensors& call, std::int64_t sequences, unsigned tiles,
+                       int per_pair, std::int64_t rows, std::int64_t row_bytes) {
+  // An A100's and an H200's L2 caches have two halves of 20 and 25 MB, each of which keeps what its
+  // own multiprocessors read (NVIDIA A100 Tensor Core GPU Architecture, "A100 L2 cache").
+  constexpr std::int64_t kCachedBytes = 16 << 20;
+  const std::int64_t pairs = sequences * call.kv_heads;
+  const std::int64_t cached =
+      std::max<std::int64_t>(1, kCachedBytes / std::max<std::int64_t>(1, rows * row_bytes));
+  return {.tiles = static_cast<int>(tiles),
+          .pairs = int_size(pairs),
+          .in_group = static_cast<int>(std::min(cached, std::max<std::int64_t>(1, pairs))),
+          .kv_heads = call.kv_heads,
+          .per_pair = per_pair};
 }
 
 namespace {
@@ -150,7 +167,12 @@ __global__ void delta_kernel(AttentionTensors call) {
            head_of(static_cast<const T*>(call.d_out), call.d_out_stride, token, head, call.d),
            call.d);
   const float sum = dot(out, d_out);
-  if (threadIdx.x % 32 == 0) call.delta[head * call.query_tokens + token] = sum;
+  if (threadIdx.x % 32 != 0) return;
+  const std::int64_t at = head * call.query_tokens + token;
+  call.delta[at] = sum;
+  if (call.log2_sum_exp == nullptr) return;
+  const float lse = call.log_sum_exp[at];
+  call.log2_sum_exp[at] = lse == -INFINITY ? INFINITY : lse * kLog2e;
 }
 
 /// What one query and one key have to do with each other: the weight p, and the slope of the

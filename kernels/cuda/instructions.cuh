@@ -52,6 +52,14 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
                : "r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");
 }
+/// The same with 4 bytes.
+__device__ __forceinline__ void copy_async_4(void* shared, const void* global, bool valid) {
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n"
+               :
+               : "r"(shared_address(shared)), "l"(global), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
 }

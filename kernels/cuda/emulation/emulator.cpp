@@ -17,13 +17,13 @@ EmulatedDim emulated_thread_index, emulated_block_index, emulated_block_size, em
 namespace {
 
 constexpr std::size_t kStackBytes = 128 * 1024;
-constexpr std::size_t kCopyBytes = 16;
 
 enum class FiberState { Fresh, Ready, AtBlockBarrier, AtWarpStep, Done };
 
 struct PendingCopy {
   void* to;
   const void* from;
+  std::size_t bytes;
 };
 
 struct Fiber {
@@ -206,11 +206,11 @@ void emulated_warp_step(void* operand, void (*combine)(const LaneOperands&)) {
     if (fiber(i).state == FiberState::AtWarpStep) fiber(i).state = FiberState::Ready;
 }
 
-void emulated_copy(void* to, const void* from) {
-  emulated_access(to, kCopyBytes);
-  if (from != nullptr) emulated_access(from, kCopyBytes);
-  std::memset(to, 0xff, kCopyBytes);
-  fiber(emulator().current).copies.back().push_back({to, from});
+void emulated_copy(void* to, const void* from, std::size_t bytes) {
+  emulated_access(to, bytes);
+  if (from != nullptr) emulated_access(from, bytes);
+  std::memset(to, 0xff, bytes);
+  fiber(emulator().current).copies.back().push_back({to, from, bytes});
 }
 
 void emulated_copy_commit() { fiber(emulator().current).copies.emplace_back(); }
@@ -220,9 +220,9 @@ void emulated_copy_wait(int pending) {
   while (static_cast<int>(groups.size()) - 1 > pending) {
     for (const PendingCopy& copy : groups.front()) {
       if (copy.from == nullptr)
-        std::memset(copy.to, 0, kCopyBytes);
+        std::memset(copy.to, 0, copy.bytes);
       else
-        std::memcpy(copy.to, copy.from, kCopyBytes);
+        std::memcpy(copy.to, copy.from, copy.bytes);
     }
     groups.erase(groups.begin());
   }

@@ -44,10 +44,10 @@ using LaneOperands = std::array<void*, kWarpLanes>;
 /// lane's operand (null: the lane has ended).
 void emulated_warp_step(void* operand, void (*combine)(const LaneOperands&));
 
-/// An asynchronous copy of 16 bytes (`from` null: zeros) of the running thread. Its destination is
-/// poisoned at once and filled only when the thread waits, so that reading too early, and copying
-/// over what others still read, show.
-void emulated_copy(void* to, const void* from);
+/// An asynchronous copy of 4, 8 or 16 bytes (`from` null: zeros) of the running thread. Its
+/// destination is poisoned at once and filled only when the thread waits, so that reading too
+/// early, and copying over what others still read, show.
+void emulated_copy(void* to, const void* from, std::size_t bytes);
 void emulated_copy_commit();
 /// Completes all groups of the running thread but the latest `pending`.
 void emulated_copy_wait(int pending);

@@ -86,7 +86,10 @@ inline void load_matrices_transposed(std::uint32_t (&result)[4], const void* row
 }
 
 inline void copy_async_16(void* shared, const void* global, bool valid) {
-  emulated_copy(shared, valid ? global : nullptr);
+  emulated_copy(shared, valid ? global : nullptr, 16);
+}
+inline void copy_async_4(void* shared, const void* global, bool valid) {
+  emulated_copy(shared, valid ? global : nullptr, 4);
 }
 inline void copy_async_commit() { emulated_copy_commit(); }
 template <int kPending>
