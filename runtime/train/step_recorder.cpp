@@ -28,8 +28,10 @@ class StepRecorder::Device final : public TimedDevice {
 /// A transfer that is recorded once it is found done.
 class StepRecorder::Watched final : public PendingTransfer {
  public:
-  Watched(Transfer inner, EventLog& log, EventPlace place, std::string label, std::int64_t bytes)
+  Watched(Transfer inner, ComputeDevice& device, EventLog& log, EventPlace place, std::string label,
+          std::int64_t bytes)
       : inner_(std::move(inner)),
+        device_(device),
         log_(log),
         place_(place),
         label_(std::move(label)),
@@ -42,6 +44,7 @@ class StepRecorder::Watched final : public PendingTransfer {
   }
   void wait() override {
     finish(inner_);
+    device_.synchronize();  // where the device waits for transfers, and not the host
     record();
   }
 
@@ -53,6 +56,7 @@ class StepRecorder::Watched final : public PendingTransfer {
   }
 
   Transfer inner_;
+  ComputeDevice& device_;
   EventLog& log_;
   EventPlace place_;
   std::string label_;
@@ -101,7 +105,7 @@ void StepRecorder::watch(Communicator& communicator, const char* copies_label) {
     place.stream = name->stream;
     // The lists of a layer count a gather by its whole result.
     const bool is_whole = note.traffic == Traffic::Tensor && note.kind == CollectiveKind::AllGather;
-    return Transfer(std::make_unique<Watched>(std::move(transfer), log_, place,
+    return Transfer(std::make_unique<Watched>(std::move(transfer), *device_, log_, place,
                                               std::move(name->label),
                                               is_whole ? size * note.bytes : note.bytes));
   });
