@@ -2,8 +2,10 @@
 // itself, without a break, and compares what it loads and how it goes on with that.
 //
 //   train_parity write=FOLDER KEY=VALUE…        trains three steps and writes a checkpoint
+//   train_parity slow=SECONDS deadline=SECONDS  the second rank's disk is slower than any deadline
 //   train_parity read=FOLDER:FOLDER… KEY=VALUE… goes on from each of them for three steps more
-#include <numeric>
+#include <chrono>
+#include <thread>
 
 #include "runtime/checkpoint_manifest.h"
 #include "runtime/train/run_checkpoints.h"
@@ -131,6 +133,25 @@ void write_layout(World& world, const Words& words) {
   // Ranks that hold the same write as much, but for rows that pad the vocabulary.
   if (world.size() == run.file.plan.dp * run.file.plan.cp && run.file.plan.zero == 0)
     expect(stored.fullest <= once / world.size() * 11 / 10, "a replica writes more than its share");
+}
+
+void wait_for_disk(World& world, const Words& words) {
+  SmallRun run(words, world);
+  DiskCrew crew(run.trainer, 600);
+  const TrafficCount before = run.trainer.traffic();
+  bool is_done = false;
+  crew.together([&](const CheckpointCrew::Beat&) {
+    if (crew.rank() == 1)
+      std::this_thread::sleep_for(std::chrono::seconds(number(words, "slow", 0)));
+    is_done = true;
+  });
+  expect(is_done, "a rank goes on before its work is done");
+  const std::vector<std::string> texts =
+      crew.texts(std::string(1000, 'a') + (crew.rank() == 1 ? "é" : ""));
+  expect(texts.front() == std::string(1000, 'a') && texts.back() == std::string(1000, 'a') + "é",
+         "texts are not what the ranks gave");
+  expect(run.trainer.traffic().of(Traffic::Report) == before.of(Traffic::Report),
+         "what ranks tell each other counts as traffic of a step");
 }
 
 void read_layouts(World& world, const Words& words) {

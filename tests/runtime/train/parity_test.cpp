@@ -80,6 +80,10 @@ TEST_CASE("a checkpoint of any layout goes on in any other as if nothing had hap
     check_parity(layout.ranks, "read=" + all + " name=" + layout.name + " " + layout.words);
 }
 
+TEST_CASE("ranks wait for a disk that is slower than the deadline of transfers") {
+  check_parity(2, "dp=2 deadline=10 slow=14");
+}
+
 TEST_CASE("stages whose messages are too long to leave before they are received train like one") {
   // 128 KiB a message; Open MPI sends up to 4 KiB (64 over a network) before anyone receives them.
   const std::string model = " hidden=128 seq=128 micro_batch=2 steps=4";

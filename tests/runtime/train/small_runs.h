@@ -171,5 +171,6 @@ inline void expect(bool condition, const std::string& what) {
 /// A checkpoint written or read: checkpoint_layouts.cpp.
 void write_layout(World& world, const Words& words);
 void read_layouts(World& world, const Words& words);
+void wait_for_disk(World& world, const Words& words);
 
 }  // namespace rehearse

@@ -6,8 +6,10 @@
 #include "runtime/train/memory_need.h"
 #include "runtime/train/parameters.h"
 #include "runtime/train/runnable.h"
+#include "runtime/train/train_run.h"
 #include "runtime/train/trainer.h"
 #include "tests/catch.h"
+#include "tests/places.h"
 
 using namespace rehearse;
 
@@ -187,6 +189,16 @@ TEST_CASE("a plan that cannot be trained says why with its field") {
   CHECK(others[0].rfind("model/mtp_layers", 0) == 0);
   CHECK(others[1].rfind("plan/moment_precision", 0) == 0);
   CHECK(others[2].rfind("plan/activation_store", 0) == 0);
+}
+
+TEST_CASE("the demo's plan says how many steps it trains for, and --steps bounds them") {
+  const auto file =
+      read_runnable_plan(source_directory() + "/scenarios/plans/demo-2-ranks.json", true);
+  REQUIRE(file);
+  CHECK(steps_of({}, *file) == 160);
+  TrainRequest request;
+  request.steps = 20;
+  CHECK(steps_of(request, *file) == 20);
 }
 
 TEST_CASE("the memory a run needs at least is no more than what it takes, and most of it") {
