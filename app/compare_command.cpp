@@ -84,6 +84,30 @@ TextTable comparison_table(const TimelineComparison& comparison) {
   return table;
 }
 
+std::string memory_cell(double bytes) { return bytes > 0 ? format_bytes(bytes) : "-"; }
+
+/// Peak memory of each stage's fullest rank; nothing where a side does not tell.
+std::string memory_report(const TimelineComparison& comparison, const CompareOptions& options) {
+  const auto [predicted, measured] = worst_memory(comparison);
+  if (measured <= 0) return {};
+  TextTable table({{.title = "stage"},
+                   {.title = "memory", .align = Align::Left, .least_width = 14},
+                   {.title = "predicted"},
+                   {.title = "measured"},
+                   {.title = "error", .unit = "%"}});
+  for (const ComparedMemory& row : comparison.memory)
+    table.add_row({std::to_string(row.stage), row.part, memory_cell(row.predicted_bytes),
+                   memory_cell(row.measured_bytes),
+                   row.predicted_bytes > 0 ? percent(row.predicted_bytes, row.measured_bytes)
+                                           : std::string("-")});
+  return fmt::format(
+             "\nPeak memory of the fullest rank, of what both tell: predicted {}, "
+             "measured {}: {} %\n\n",
+             format_bytes(predicted), format_bytes(measured), percent(predicted, measured)) +
+         table.text(options.wide ? std::size_t{0} : std::size_t{100},
+                    stdout_takes_color(options.color));
+}
+
 std::string report(const TimelineComparison& comparison, const CompareOptions& options) {
   std::string text = fmt::format("Step predicted {}, measured {}: {} %\n\n",
                                  format_seconds(comparison.predicted_step_s),
@@ -97,7 +121,7 @@ std::string report(const TimelineComparison& comparison, const CompareOptions& o
       "Errors are (predicted - measured) / measured. {:.1f} % of the predicted time has measured\n"
       "parts of the same name beside it.\n",
       comparison.measured_ranks, comparison.steps, 100 * comparison.paired_share);
-  return text;
+  return text + memory_report(comparison, options);
 }
 
 void say_what_differs(const TimelineComparison& comparison) {

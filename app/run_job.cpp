@@ -7,6 +7,7 @@
 
 #include "app/trace.h"
 #include "plan/ensure.h"
+#include "plan/rank_map.h"
 #include "plan/timeline_file.h"
 #include "planner/outcome_codec.h"
 #include "planner/worker_pool.h"
@@ -171,13 +172,32 @@ std::string trace_of(const VariantResult& variant, std::size_t plan,
       });
 }
 
+namespace {
+
+/// Of each rank of the timeline its stage's.
+std::vector<RankMemory> memory_of(const PlanOutcome& outcome) {
+  std::vector<RankMemory> ranks;
+  const RankMap map(outcome.plan);
+  for (const std::int32_t rank : outcome.timeline.ranks) {
+    const int stage = map.coordinates(Rank{rank}).pipeline;
+    RankMemory memory{.rank = rank, .stage = stage, .parts = {}};
+    for (const MemoryPart& part : outcome.stages.at(static_cast<std::size_t>(stage)).memory.parts)
+      memory.parts.emplace_back(part.name, part.bytes);
+    ranks.push_back(std::move(memory));
+  }
+  return ranks;
+}
+
+}  // namespace
+
 std::string timeline_of(const VariantResult& variant, std::size_t plan,
                         const EvaluationOptions& options) {
   return written_timeline(variant, plan, options, [](const PlanOutcome& outcome, const Cluster&) {
     return timeline_text({.made_by = "rehearse run",
                           .plan = outcome.plan.name,
                           .steps = {0},
-                          .timelines = {outcome.timeline}});
+                          .timelines = {outcome.timeline},
+                          .memory = memory_of(outcome)});
   });
 }
 

@@ -1,6 +1,7 @@
 #include "app/timeline_comparison.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "plan/ensure.h"
@@ -81,6 +82,56 @@ double paired_share(const std::vector<ComparedPart>& parts) {
   return all_s > 0 ? paired_s / all_s : 1;
 }
 
+double sum_of(const RankMemory& memory) {
+  double bytes = 0;
+  for (const auto& part : memory.parts) bytes += part.second;
+  return bytes;
+}
+
+double part_of(const RankMemory& memory, const std::string& name) {
+  for (const auto& [part, bytes] : memory.parts)
+    if (part == name) return bytes;
+  return 0;
+}
+
+/// The fullest rank of each stage.
+void keep_fullest(const TimelineFile& file, std::map<std::int32_t, RankMemory>& stages) {
+  for (const RankMemory& memory : file.memory) {
+    const auto [at, is_new] = stages.try_emplace(memory.stage, memory);
+    if (!is_new && sum_of(memory) > sum_of(at->second)) at->second = memory;
+  }
+}
+
+std::vector<ComparedMemory> compare_memory(const TimelineFile& predicted,
+                                           const std::vector<TimelineFile>& measured) {
+  std::map<std::int32_t, RankMemory> simulated, taken;
+  keep_fullest(predicted, simulated);
+  for (const TimelineFile& file : measured) keep_fullest(file, taken);
+  std::vector<ComparedMemory> rows;
+  for (const auto& [stage, memory] : simulated) {
+    const auto found = taken.find(stage);
+    if (found == taken.end()) continue;
+    for (const auto& [name, bytes] : memory.parts)
+      rows.push_back({stage, name, bytes, part_of(found->second, name)});
+    for (const auto& [name, bytes] : found->second.parts)
+      if (part_of(memory, name) == 0) rows.push_back({stage, name, 0, bytes});
+  }
+  return rows;
+}
+
+JsonValue memory_json(const TimelineComparison& comparison) {
+  JsonValue rows = JsonValue::list();
+  for (const ComparedMemory& row : comparison.memory) {
+    JsonValue object = JsonValue::object();
+    object.add("stage", JsonValue::of(row.stage));
+    object.add("part", JsonValue::of(row.part));
+    object.add("predicted_bytes", JsonValue::of(row.predicted_bytes));
+    object.add("measured_bytes", JsonValue::of(row.measured_bytes));
+    rows.items.push_back(std::move(object));
+  }
+  return rows;
+}
+
 JsonValue part_json(const ComparedPart& part) {
   JsonValue object = JsonValue::object();
   object.add("stream", JsonValue::of(stream_name(part.stream)));
@@ -96,6 +147,23 @@ JsonValue part_json(const ComparedPart& part) {
 
 double relative_difference(double predicted, double measured) {
   return measured > 0 ? (predicted - measured) / measured : 0;
+}
+
+std::pair<double, double> worst_memory(const TimelineComparison& comparison) {
+  std::map<std::int32_t, std::pair<double, double>> stages;
+  for (const ComparedMemory& row : comparison.memory) {
+    // What one side cannot tell (the context of a CPU) is no error of the other.
+    const bool is_idle = row.part == "idle buffers";
+    if (!is_idle && (row.predicted_bytes <= 0 || row.measured_bytes <= 0)) continue;
+    stages[row.stage].first += row.predicted_bytes;
+    stages[row.stage].second += row.measured_bytes;
+  }
+  std::pair<double, double> worst;
+  for (const auto& [stage, bytes] : stages)
+    if (worst.second == 0 || std::abs(relative_difference(bytes.first, bytes.second)) >
+                                 std::abs(relative_difference(worst.first, worst.second)))
+      worst = bytes;
+  return worst;
 }
 
 TimelineComparison compare_timelines(const TimelineFile& predicted,
@@ -134,6 +202,7 @@ TimelineComparison compare_timelines(const TimelineFile& predicted,
     return a.predicted_s > b.predicted_s;
   });
   result.paired_share = paired_share(result.parts);
+  result.memory = compare_memory(predicted, measured);
   return result;
 }
 
@@ -150,6 +219,12 @@ std::string comparison_json(const TimelineComparison& comparison) {
   root.add("error", JsonValue::of(relative_difference(comparison.predicted_step_s,
                                                       comparison.measured_step_s)));
   root.add("paired_share", JsonValue::of(comparison.paired_share));
+  if (const auto [predicted, measured] = worst_memory(comparison); measured > 0) {
+    root.add("predicted_memory_bytes", JsonValue::of(predicted));
+    root.add("measured_memory_bytes", JsonValue::of(measured));
+    root.add("memory_error", JsonValue::of(relative_difference(predicted, measured)));
+    root.add("memory", memory_json(comparison));
+  }
   root.add("parts", std::move(parts));
   return to_text(root);
 }

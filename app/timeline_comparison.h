@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "plan/timeline_file.h"
@@ -14,6 +15,13 @@ struct ComparedPart {
   double predicted_bytes = 0, measured_bytes = 0;
 };
 
+/// What takes a stage's memory: the fullest measured rank's parts beside the simulated ones.
+struct ComparedMemory {
+  std::int32_t stage = 0;
+  std::string part;
+  double predicted_bytes = 0, measured_bytes = 0;  ///< 0: one side does not tell it
+};
+
 /// A measured run beside its prediction.
 struct TimelineComparison {
   std::string predicted_plan, measured_plan;
@@ -22,7 +30,8 @@ struct TimelineComparison {
   double predicted_step_s = 0, measured_step_s = 0;
   double paired_share =
       1;  ///< of the predicted time of all streams: what was measured under its name
-  std::vector<ComparedPart> parts;  ///< by stream, then the longest prediction first
+  std::vector<ComparedMemory> memory;  ///< by stage, in the prediction's order of parts
+  std::vector<ComparedPart> parts;     ///< by stream, then the longest prediction first
 };
 
 /// Measured times are medians over the steps of each rank, so that a disturbed step does not count;
@@ -30,6 +39,10 @@ struct TimelineComparison {
 /// REQUIRES: at least one measured file.
 TimelineComparison compare_timelines(const TimelineFile& predicted,
                                      const std::vector<TimelineFile>& measured);
+
+/// The stage whose parts that both sides tell differ most in their sum, as (predicted, measured)
+/// bytes; zeros where nothing can be compared.
+std::pair<double, double> worst_memory(const TimelineComparison& comparison);
 
 /// (predicted − measured) / measured; 0 where nothing was measured.
 double relative_difference(double predicted, double measured);

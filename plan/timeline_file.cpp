@@ -70,6 +70,7 @@ class Reader {
   bool read_step(const JsonValue& value, TimelineFile& into);
   bool read_event(const JsonValue& row, Timeline& into);
   bool read_stream(const JsonValue& value, Stream& into);
+  bool read_memory(const JsonValue& value, TimelineFile& into);
 
   const JsonDocument& document_;
   Problems& problems_;
@@ -121,6 +122,26 @@ bool Reader::read_stream(const JsonValue& value, Stream& into) {
       return true;
     }
   return fault(value, "this is no stream");
+}
+
+bool Reader::read_memory(const JsonValue& value, TimelineFile& into) {
+  const JsonValue *rank = value.find("rank"), *stage = value.find("stage"),
+                  *parts = value.find("parts");
+  if (!rank || !stage || !parts || !parts->is_object())
+    return fault(value, "memory has to have \"rank\", \"stage\" and an object \"parts\"");
+  RankMemory memory;
+  std::int64_t numbers[2] = {};
+  if (!whole(*rank, 0, kMostNumber, numbers[0]) || !whole(*stage, 0, kMostNumber, numbers[1]))
+    return false;
+  memory.rank = static_cast<std::int32_t>(numbers[0]);
+  memory.stage = static_cast<std::int32_t>(numbers[1]);
+  for (const JsonMember& part : parts->members) {
+    double bytes = 0;
+    if (!number(part.value, bytes)) return false;
+    memory.parts.emplace_back(part.key, bytes);
+  }
+  into.memory.push_back(std::move(memory));
+  return true;
 }
 
 bool Reader::read_event(const JsonValue& row, Timeline& into) {
@@ -183,11 +204,28 @@ std::optional<TimelineFile> Reader::read() {
   if (!steps) return std::nullopt;
   for (const JsonValue& step : steps->items)
     if (!read_step(step, file)) return std::nullopt;
+  if (const JsonValue* memory = root.find("memory"); memory != nullptr) {
+    if (!list(root, "memory")) return std::nullopt;
+    for (const JsonValue& rank : memory->items)
+      if (!read_memory(rank, file)) return std::nullopt;
+  }
   if (file.steps.empty()) {
     fault(*steps, "the timeline has no steps");
     return std::nullopt;
   }
   return file;
+}
+
+}  // namespace
+
+namespace {
+
+std::string memory_text(const RankMemory& memory) {
+  std::string text = "\n{\"rank\":" + std::to_string(memory.rank) +
+                     ",\"stage\":" + std::to_string(memory.stage) + ",\"parts\":{";
+  for (const auto& [name, bytes] : memory.parts)
+    text += (text.back() == '{' ? "" : ",") + json_quoted(name) + ":" + number_text(bytes);
+  return text + "}}";
 }
 
 }  // namespace
@@ -206,6 +244,7 @@ std::string timeline_text(const TimelineFile& file) {
       ",\n\"tags\":" + list_text(first.tags, [](const std::string& t) { return json_quoted(t); });
   text +=
       ",\n\"columns\":" + list_text(kColumns, [](const char* name) { return json_quoted(name); });
+  if (!file.memory.empty()) text += ",\n\"memory\":" + list_text(file.memory, memory_text);
   text += ",\n\"steps\":[";
   for (std::size_t i = 0; i < file.steps.size(); ++i) {
     const Timeline& timeline = file.timelines[i];

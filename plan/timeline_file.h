@@ -2,12 +2,19 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "plan/problem.h"
 #include "plan/timeline.h"
 
 namespace rehearse {
+
+/// Peak memory of a rank by what takes it.
+struct RankMemory {
+  std::int32_t rank = 0, stage = 0;
+  std::vector<std::pair<std::string, double>> parts;  ///< name, bytes
+};
 
 /// What a file of the format timeline/1 holds: one step of a simulation with all its ranks, or
 /// several measured steps of one rank. Tags, ranks and what they represent are those of each step.
@@ -16,6 +23,7 @@ struct TimelineFile {
   std::string plan;                 ///< the plan's name
   std::vector<std::int64_t> steps;  ///< which steps; 0 for a simulated one
   std::vector<Timeline> timelines;  ///< of each step
+  std::vector<RankMemory> memory;   ///< of its ranks; empty: not told
 };
 
 /// As JSON. Events are rows of numbers, named by `columns`; a tag is a number of `tags`. Equal

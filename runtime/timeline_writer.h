@@ -33,6 +33,9 @@ class EventLog {
   void end_step(double at_s);
 
   std::size_t steps() const { return file_.steps.size(); }
+  /// Peak memory of the rank, for the file.
+  void set_memory(RankMemory memory) { file_.memory = {std::move(memory)}; }
+
   /// REQUIRES: at least one step has ended.
   TimelineFile file(const std::string& made_by, const std::string& plan) const;
   /// Writes FOLDER/rank-00003.timeline.json. Throws std::runtime_error.

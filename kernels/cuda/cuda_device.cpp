@@ -70,6 +70,12 @@ void* CudaContext::workspace(std::size_t bytes) {
   return workspaces_.back().data();
 }
 
+std::size_t CudaContext::workspace_bytes() const {
+  std::size_t bytes = 0;
+  for (const CudaBuffer& workspace : workspaces_) bytes += workspace.bytes();
+  return bytes;
+}
+
 void CudaContext::allow_shared_memory(const void* kernel, std::size_t bytes) {
   constexpr std::size_t kDefault = 48 * 1024;
   if (bytes <= kDefault) return;
@@ -160,6 +166,15 @@ void CudaDevice::synchronize() {
   make_current();
   about_to_wait();
   check_cuda(cudaStreamSynchronize(stream()));
+}
+
+DeviceMemory CudaDevice::memory() {
+  make_current();
+  std::size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total));
+  return {
+      .scratch_bytes = static_cast<double>(context_->workspace_bytes() + gemm_->workspace_bytes()),
+      .used_bytes = static_cast<double>(total - free)};
 }
 
 void CudaDevice::execute(const OperatorCall& call) {

@@ -16,6 +16,7 @@ class CudaContext final : public LaunchContext {
  public:
   CudaContext(cudaStream_t cuda_stream, const cudaDeviceProp& properties);
   void* workspace(std::size_t bytes) override;
+  std::size_t workspace_bytes() const;
   void allow_shared_memory(const void* kernel, std::size_t bytes) override;
   void check_launch(const std::source_location& where) override;
 
@@ -38,6 +39,7 @@ class CudaDevice final : public ComputeDevice {
   void fill_bytes(void* memory, std::uint8_t value, std::size_t bytes) override;
   void copy(void* to, const void* from, std::size_t bytes) override;
   void synchronize() override;
+  DeviceMemory memory() override;
 
   cudaStream_t stream() const { return stream_->handle(); }
   /// Called before the host waits for the GPU, by whoever knows that it could wait for ever.

@@ -8,6 +8,12 @@
 
 namespace rehearse {
 
+/// Memory of a device beside what was allocated of it; 0: not known.
+struct DeviceMemory {
+  double scratch_bytes = 0;  ///< of kernels and libraries
+  double used_bytes = 0;     ///< of the whole device, by everybody
+};
+
 /// Where operators run: the CPU or one GPU. Calls run in the order given; on a GPU they may still
 /// be under way when `run` returns. One thread at a time. Failures of the device throw.
 class ComputeDevice {
@@ -26,6 +32,7 @@ class ComputeDevice {
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   /// Waits until everything asked for is done; reports what went wrong on the way.
   virtual void synchronize() = 0;
+  virtual DeviceMemory memory() { return {}; }
 
   /// Checks the call and computes it.
   void run(const OperatorCall& call) {

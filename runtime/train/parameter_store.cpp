@@ -193,4 +193,14 @@ std::int64_t ParameterStore::parameter_count() const {
   return count;
 }
 
+ParameterStore::Bytes ParameterStore::bytes() const {
+  const auto of = [](const Tensor& tensor) {
+    return tensor.given()
+               ? static_cast<std::size_t>(tensor.elements()) * element_bytes(tensor.dtype())
+               : std::size_t{0};
+  };
+  return {of(weights_), of(gradients_) + of(shard_gradients_),
+          of(master_) + of(first_moment_) + of(second_moment_)};
+}
+
 }  // namespace rehearse

@@ -79,6 +79,11 @@ class ParameterStore {
   /// Casts master weights to the weights of what this rank owns, after they were loaded.
   void weights_from_master();
   std::int64_t parameter_count() const;
+  /// Memory of the flat arrays.
+  struct Bytes {
+    std::size_t weights = 0, gradients = 0, optimizer = 0;
+  };
+  Bytes bytes() const;
 
  private:
   /// Casts values into the array of weights, as many at a time as `staging` holds.

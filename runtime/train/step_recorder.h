@@ -24,6 +24,8 @@ class StepRecorder {
   void attach(Trainer& trainer);
   void begin_step(std::int64_t step);
   void end_step();
+  /// Peak memory of the rank, to be written too.
+  void set_memory(RankMemory memory) { log_.set_memory(std::move(memory)); }
   /// Writes the steps recorded, if there are any.
   void write(const std::filesystem::path& folder, const std::string& title) const;
 

@@ -1,11 +1,14 @@
 #include "runtime/train/tensor_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace rehearse {
 
 DeviceBuffer TensorPool::take(std::size_t bytes) {
   std::vector<DeviceBuffer>& free = free_[bytes];
+  alive_bytes_ += bytes;
+  most_alive_bytes_ = std::max(most_alive_bytes_, alive_bytes_);
   if (free.empty()) {
     allocated_bytes_ += bytes;
     return {*device_, bytes};
@@ -17,6 +20,7 @@ DeviceBuffer TensorPool::take(std::size_t bytes) {
 
 void TensorPool::give_back(DeviceBuffer buffer) {
   const std::size_t bytes = buffer.bytes();
+  alive_bytes_ -= bytes;
   free_[bytes].push_back(std::move(buffer));
 }
 

@@ -19,6 +19,8 @@ class TensorPool {
   void give_back(DeviceBuffer buffer);
   /// Bytes ever allocated: the high-water mark, since nothing goes back to the device.
   std::size_t allocated_bytes() const { return allocated_bytes_; }
+  /// Of these, the most that tensors had at once.
+  std::size_t most_alive_bytes() const { return most_alive_bytes_; }
   ComputeDevice& device() const { return *device_; }
   /// Goes on with what stands for the same device.
   void compute_on(ComputeDevice& device) { device_ = &device; }
@@ -28,7 +30,7 @@ class TensorPool {
  private:
   ComputeDevice* device_;
   std::map<std::size_t, std::vector<DeviceBuffer>> free_;
-  std::size_t allocated_bytes_ = 0;
+  std::size_t allocated_bytes_ = 0, alive_bytes_ = 0, most_alive_bytes_ = 0;
 };
 
 /// A tensor on the device. Copies share the memory, which goes back to its pool with the last of

@@ -28,6 +28,7 @@ class TimedDevice : public ComputeDevice {
     inner_.copy(to, from, bytes);
   }
   void synchronize() override { inner_.synchronize(); }
+  DeviceMemory memory() override { return inner_.memory(); }
 
  private:
   virtual void ran(const OperatorCall& call, double start_s, double end_s) = 0;

@@ -6,6 +6,7 @@
 #include "plan/json_value.h"
 #include "plan/rank_map.h"
 #include "plan/units.h"
+#include "runtime/train/rank_memory.h"
 #include "runtime/train/sequence_tables.h"
 
 namespace rehearse {
@@ -45,6 +46,33 @@ std::string data_text(const TrainResult& result, const PlanFile& file) {
     text += "; " + std::to_string(file.workload.seq_len / file.plan.cp) +
             " tokens of each a context rank";
   return text + "\n";
+}
+
+/// What the devices do of what they could, and what they hold.
+std::string rate_text(const TrainResult& result) {
+  std::string text = format_flops(result.model_flops / result.median_step_s()) + " of model FLOPs";
+  if (result.mfu() > 0)
+    text += ", " + fixed(100 * result.mfu(), 1) + " % MFU of " +
+            (result.ranks > 1 ? std::to_string(result.ranks) + " times " : std::string()) +
+            format_flops(result.peak.flops_per_s) + " (" + result.peak.source + ")";
+  return text + "\npeak memory of the fullest rank " + fullest_rank_text(result.memory) + "\n";
+}
+
+/// Of each rank, by part.
+JsonValue memory_json(const TrainResult& result) {
+  JsonValue ranks = JsonValue::list();
+  for (std::size_t rank = 0; rank < result.memory.size(); ++rank) {
+    JsonValue item = JsonValue::object();
+    double bytes = 0;
+    for (const double part : result.memory[rank]) bytes += part;
+    item.add("peak_bytes", JsonValue::of(bytes));
+    JsonValue parts = JsonValue::object();
+    for (const auto& [name, of_part] : rank_memory(0, 0, result.memory[rank]).parts)
+      parts.add(name, JsonValue::of(of_part));
+    item.add("parts", std::move(parts));
+    ranks.items.push_back(std::move(item));
+  }
+  return ranks;
 }
 
 /// The samples of each rank, and which of their tokens.
@@ -126,7 +154,7 @@ std::string result_text(const TrainResult& result, const PlanFile& file) {
   } else {
     text += "; nothing was predicted";
   }
-  return text + "\n" + data_text(result, file);
+  return text + "\n" + rate_text(result) + data_text(result, file);
 }
 
 std::string result_json(const TrainResult& result, const PlanFile& file) {
@@ -139,6 +167,12 @@ std::string result_json(const TrainResult& result, const PlanFile& file) {
   if (step_s > 0) {
     root.add("step_time_s", JsonValue::of(step_s));
     root.add("tokens_per_s", JsonValue::of(result.tokens_per_step / step_s));
+    root.add("model_flops_per_s", JsonValue::of(result.model_flops / step_s));
+  }
+  if (result.mfu() > 0) {
+    root.add("peak_flops_per_s", JsonValue::of(result.peak.flops_per_s));
+    root.add("peak_source", JsonValue::of(result.peak.source));
+    root.add("mfu", JsonValue::of(result.mfu()));
   }
   if (file.step_time_s > 0) root.add("predicted_step_time_s", JsonValue::of(file.step_time_s));
   JsonValue steps = JsonValue::list();
@@ -153,6 +187,7 @@ std::string result_json(const TrainResult& result, const PlanFile& file) {
     steps.items.push_back(std::move(item));
   }
   root.add("steps", std::move(steps));
+  root.add("memory", memory_json(result));
   root.add("data", data_json(result, file));
   JsonValue ranks = JsonValue::list();
   for (const std::vector<double>& bytes : result.traffic_bytes) {

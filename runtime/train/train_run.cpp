@@ -8,6 +8,7 @@
 
 #include "plan/ensure.h"
 #include "runtime/train/corpus.h"
+#include "runtime/train/rank_memory.h"
 #include "runtime/train/run_checkpoints.h"
 #include "runtime/train/step_recorder.h"
 #include "runtime/train/warm_up.h"
@@ -66,6 +67,11 @@ double TrainResult::median_step_s() const {
   return sorted[sorted.size() / 2];
 }
 
+double TrainResult::mfu() const {
+  const double step_s = median_step_s();
+  return step_s > 0 && peak.flops_per_s > 0 ? model_flops / (step_s * ranks * peak.flops_per_s) : 0;
+}
+
 TrainResult run_training(const TrainRequest& request, const PlanFile& file, World& world,
                          ComputeDevice& device,
                          const std::function<void(const StepReport&, double step_s)>& progress) {
@@ -106,7 +112,17 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
     if (!request.checkpoint.empty() && is_due) checkpoints.save();
   }
   trainer.finish();
-  if (recorder) recorder->write(request.timeline, file.title);
+  const std::vector<double> memory = peak_memory(trainer, device);
+  if (recorder) {
+    recorder->set_memory(rank_memory(world.rank(), trainer.groups().at.pipeline, memory));
+    recorder->write(request.timeline, file.title);
+  }
+  result.memory = trainer.from_all_ranks(memory);
+  result.model_flops = training_flops(file.model, result.tokens_per_step, file.workload.seq_len,
+                                      AttentionCount::CausalHalf);
+  if (world.rank() == 0)
+    result.peak =
+        device_peak(device, file.plan.precision == Precision::Fp32 ? DType::F32 : DType::Bf16);
   result.traffic_bytes = trainer.traffic_of_all();
   result.data = counts_of_all(trainer, file, result);
   result.partition = options.partition;

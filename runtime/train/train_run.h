@@ -1,4 +1,5 @@
 #pragma once
+#include "runtime/train/device_peak.h"
 #include "runtime/train/train_request.h"
 
 namespace rehearse {
@@ -13,7 +14,12 @@ struct TrainResult {
   std::vector<DataCount> data;                     ///< [rank], of all steps of this run
   Partition partition = Partition::Random;
   std::int64_t samples_per_epoch = 0;
+  std::vector<std::vector<double>> memory;  ///< [rank][kMemoryParts], peak bytes
+  double model_flops = 0;                   ///< of a step, as training_flops counts them
+  DevicePeak peak;                          ///< of one rank's device
   double median_step_s() const;
+  /// Share of what all ranks' devices could do; 0: their peak is not known.
+  double mfu() const;
 };
 
 /// Steps of the whole run.

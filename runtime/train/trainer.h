@@ -96,6 +96,7 @@ class Trainer {
   /// What a stage sends another of a micro-batch.
   std::size_t message_bytes() const;
   std::size_t allocated_bytes() const { return pool_->allocated_bytes(); }
+  std::size_t most_alive_bytes() const { return pool_->most_alive_bytes(); }
   RankGroups& groups() { return *groups_; }
   ParameterStore& store() { return *store_; }
   const Schedule& schedule() const { return schedule_; }
