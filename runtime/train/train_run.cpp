@@ -117,13 +117,13 @@ TrainResult run_training(const TrainRequest& request, const PlanFile& file, Worl
     recorder->set_memory(rank_memory(world.rank(), trainer.groups().at.pipeline, memory));
     recorder->write(request.timeline, file.title);
   }
+  result.traffic_bytes = trainer.traffic_of_all();
   result.memory = trainer.from_all_ranks(memory);
   result.model_flops = training_flops(file.model, result.tokens_per_step, file.workload.seq_len,
                                       AttentionCount::CausalHalf);
   if (world.rank() == 0)
     result.peak =
         device_peak(device, file.plan.precision == Precision::Fp32 ? DType::F32 : DType::Bf16);
-  result.traffic_bytes = trainer.traffic_of_all();
   result.data = counts_of_all(trainer, file, result);
   result.partition = options.partition;
   result.samples_per_epoch = trainer.batches().samples_per_epoch();

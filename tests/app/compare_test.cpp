@@ -70,6 +70,23 @@ TEST_CASE("a part that only one side has stays, with nothing on the other") {
   CHECK(result.parts[1].predicted_s == 0);
 }
 
+TEST_CASE("the memory of each stage's fullest rank is compared by what both sides tell") {
+  auto predicted = predicted_pair();
+  predicted.memory = {{0, 0, {{"weights", 100}, {"activations", 60}, {"framework", 500}}},
+                      {2, 1, {{"weights", 80}, {"activations", 10}}}};
+  auto measured = measured_pair();
+  measured[0].memory = {{0, 0, {{"weights", 100}, {"activations", 40}}}};
+  measured[1].memory = {{1, 0, {{"weights", 100}, {"activations", 50}, {"idle buffers", 10}}}};
+  const TimelineComparison result = compare_timelines(predicted, measured);
+  REQUIRE(result.memory.size() == 4);
+  CHECK(result.memory[1].measured_bytes == 50);
+  CHECK(result.memory[2].measured_bytes == 0);
+  CHECK(result.memory[3].part == "idle buffers");
+  // Nobody measured the framework; nobody predicted idle buffers, which count all the same.
+  CHECK(worst_memory(result) == std::pair(160.0, 160.0));
+  CHECK(worst_memory(compare_timelines(predicted_pair(), measured)) == std::pair(0.0, 0.0));
+}
+
 TEST_CASE("a simulated timeline compared with itself differs nowhere") {
   const TemporaryFolder folder;
   const std::string timeline = folder.file("predicted.json");

@@ -58,7 +58,9 @@ TEST_CASE("a log keeps the latest steps only") {
 
 TEST_CASE("a timeline is written and read again, byte for byte") {
   const ScratchFolder folder("timeline");
-  two_steps().write(folder.path(), "test", "a \"plan\"");
+  EventLog log = two_steps();
+  log.set_memory({.rank = 3, .stage = 1, .parts = {{"weights", 1024}, {"activations", 0.5}}});
+  log.write(folder.path(), "test", "a \"plan\"");
   const std::string text = bytes_of_file(folder.file("rank-00003.timeline.json"));
   Problems problems;
   const auto file = read_timeline(text, "t.json", problems);
@@ -66,6 +68,9 @@ TEST_CASE("a timeline is written and read again, byte for byte") {
   REQUIRE(file);
   CHECK(file->plan == "a \"plan\"");
   CHECK(file->made_by == "test");
+  REQUIRE(file->memory.size() == 1);
+  CHECK(file->memory[0].stage == 1);
+  CHECK(file->memory[0].parts.back() == std::pair<std::string, double>("activations", 0.5));
   CHECK(timeline_text(*file) == text);
 }
 

@@ -187,6 +187,30 @@ TEST_CASE("dev bench runs every benchmark that was built, and fails where there 
   CHECK(contains(workshop.calls(), "bench --benchmark_filter=x\n"));
 }
 
+TEST_CASE("a loop's verdict goes by the median of its rounds, and fails outside of its bars") {
+  const auto verdict = [](const std::string& rows) {
+    return run_child({"bash", "-c",
+                      "printf '" + rows + "' | awk -v time_bar=10 -v memory_bar=3 -f " +
+                          std::string(source_directory()) + "/tests/loops/table.awk"});
+  };
+  // Errors of +30, +5 and -8 %; the middle one counts.
+  const std::string rounds =
+      "a\\t1\\t1.3\\t100\\t101\\t9\\t40\\na\\t1\\t1.05\\t100\\t101\\t9\\t40\\n"
+      "a\\t1\\t0.92\\t100\\t101\\t9\\t40\\n";
+  const ChildResult within = verdict(rounds);
+  CHECK(within.exit_code == 0);
+  CHECK(contains(within.out, "| +5.0 % |"));
+  CHECK(contains(within.out, "verdict: within 10 % of the step times and 3 % of the memory"));
+  const ChildResult slow = verdict(rounds + "b\\t1\\t1.2\\t100\\t100\\t9\\t-\\n");
+  CHECK(slow.exit_code == 1);
+  CHECK(contains(slow.out, ": b (time)\n"));
+  const ChildResult full = verdict("b\\t1\\t1\\t100\\t104\\t9\\t-\\n");
+  CHECK(full.exit_code == 1);
+  CHECK(contains(full.out, ": b (memory)\n"));
+  CHECK(verdict("b\\t1\\t1\\t\\t\\t9\\t-\\n").exit_code == 1);  // nothing measured
+  CHECK(verdict("").exit_code == 1);
+}
+
 TEST_CASE("what dev does not know is refused with what it knows") {
   const Workshop workshop;
   const ChildResult command = workshop.dev("tset");
