@@ -2,8 +2,9 @@
 
 readonly loop_out=results/gpu-loop
 # Name, sequences of a step, plan, model; of none was a profile fitted.
-readonly loop_runs='gpt2-124m|32|"micro_batch": 32|"layers": 12, "hidden": 768, "heads": 12, "ffn": 3072
-gpt2-124m-in-four|32|"micro_batch": 8|"layers": 12, "hidden": 768, "heads": 12, "ffn": 3072
+readonly loop_gpt2='"layers": 12, "hidden": 768, "heads": 12, "ffn": 3072'
+readonly loop_runs='gpt2-124m|32|"micro_batch": 32|'$loop_gpt2'
+gpt2-124m-in-four|32|"micro_batch": 8|'$loop_gpt2'
 350m-repeated|16|"micro_batch": 16, "recompute": "full"|"layers": 24, "hidden": 1024, "heads": 16
 gpt2-1.5b|8|"micro_batch": 4|"layers": 48, "hidden": 1600, "heads": 25, "ffn": 6400'
 # What tries the loop itself where there is no GPU (REHEARSE_LOOP_DEVICE=cpu).
@@ -105,8 +106,9 @@ gpu_run() {
     fail "$name did not train: $(tail -1 "$at.log")"
   # Recording waits for each operator: the timeline comes from a run of its own.
   rm -rf "$at.measured"
-  "$loop_trainer" train "$at.plan.json" --device "$loop_device" --steps "$((loop_steps < 5 ? loop_steps : 5))" \
-    --data "$loop_out/corpus.tokens" --timeline "$at.measured" </dev/null >/dev/null 2>"$at.log" ||
+  "$loop_trainer" train "$at.plan.json" --device "$loop_device" \
+    --steps "$((loop_steps < 5 ? loop_steps : 5))" --data "$loop_out/corpus.tokens" \
+    --timeline "$at.measured" </dev/null >/dev/null 2>"$at.log" ||
     fail "$name was not recorded: $(tail -1 "$at.log")"
   "$loop_rehearse" compare "$at.timeline.json" "$at.measured" --force --trace "$at.trace.json" \
     --json "$at.comparison.json" >"$at.compare.txt"
