@@ -206,12 +206,16 @@ int train_rank(const TrainRequest& request, World& world, const GpuRank* gpu) {
   return kExitDone;
 }
 
-/// Tells what went wrong, for all ranks: what one rank meets, most meet, so that lower ranks speak
-/// first, and end the others before they do.
-void tell(const std::string& what, int rank, int ranks) {
+/// Whether this rank shall tell what went wrong, for all ranks: what one rank meets, most meet, so
+/// that lower ranks speak first, and end the others before they do.
+bool may_speak(int rank) {
   std::this_thread::sleep_for(std::chrono::milliseconds(200) * std::min(rank, 10));
   RankSign::set(RankState::Failed);
-  if (!RankSign::claim_voice()) return;
+  return RankSign::claim_voice();
+}
+
+void tell(const std::string& what, int rank, int ranks) {
+  if (!may_speak(rank)) return;
   std::cerr << "rehearse-device: error: ";
   if (ranks > 1) std::cerr << "rank " << rank << ": ";
   std::cerr << what << std::endl;
@@ -234,9 +238,8 @@ int tell_failures(const RankPlace& place, std::unique_ptr<World>& world, const T
   } catch (const DeviceMemoryError& error) {
     return fail(std::string("the plan does not fit: ") + error.what(), kExitInfeasible);
   } catch (const ArgumentError& error) {
-    // All ranks meet it together.
-    if (place.rank == 0) tell_bad_input(error.what(), error.hint);
-    RankSign::set(RankState::Failed);
+    // All ranks meet it together; the first that comes to it speaks for them.
+    if (may_speak(place.rank)) tell_bad_input(error.what(), error.hint);
     if (world != nullptr) world->abort(kExitBadInput);
     return kExitBadInput;
   } catch (const std::exception& error) {
