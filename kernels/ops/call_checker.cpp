@@ -6,6 +6,8 @@
 namespace rehearse {
 namespace {
 
+std::string named(const char* tensor) { return std::string("tensor \"") + tensor + "\""; }
+
 std::string described(const ConstTensorView& tensor) {
   return std::string(dtype_name(tensor.dtype)) + " " + tensor.shape.text();
 }
@@ -27,26 +29,22 @@ void CallChecker::fail(const std::string& sentence) const {
   throw OperatorError(std::string(operator_name_) + ": " + sentence);
 }
 
-void CallChecker::require(bool condition, const std::string& sentence) const {
-  if (!condition) fail(sentence);
-}
-
 void CallChecker::rank(const char* name, const ConstTensorView& tensor, int rank) const {
-  require(tensor.given(), std::string("tensor \"") + name + "\" is missing");
-  require(tensor.shape.rank == rank, std::string("tensor \"") + name + "\" is " +
-                                         described(tensor) + ", but needs " + std::to_string(rank) +
-                                         " dimensions");
+  if (!tensor.given()) fail(named(name) + " is missing");
+  if (tensor.shape.rank != rank)
+    fail(named(name) + " is " + described(tensor) + ", but needs " + std::to_string(rank) +
+         " dimensions");
   for (int i = 0; i < rank; ++i)
-    require(tensor.size(i) >= 0, std::string("tensor \"") + name + "\" has a negative size");
+    if (tensor.size(i) < 0) fail(named(name) + " has a negative size");
 }
 
 void CallChecker::memory(const char* name, const ConstTensorView& tensor) const {
   if (tensor.elements() == 0) return;
-  require(tensor.data != nullptr, std::string("tensor \"") + name + "\" has no memory");
+  if (tensor.data == nullptr) fail(named(name) + " has no memory");
   const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
-  require(address % element_bytes(tensor.dtype) == 0, std::string("the memory of tensor \"") +
-                                                          name + "\" is not aligned to its " +
-                                                          dtype_name(tensor.dtype) + " elements");
+  if (address % element_bytes(tensor.dtype) != 0)
+    fail("the memory of " + named(name) + " is not aligned to its " + dtype_name(tensor.dtype) +
+         " elements");
 }
 
 void CallChecker::strided(const char* name, const ConstTensorView& tensor,
@@ -54,13 +52,11 @@ void CallChecker::strided(const char* name, const ConstTensorView& tensor,
                           std::initializer_list<DType> dtypes) const {
   rank(name, tensor, static_cast<int>(sizes.size()));
   if (!std::equal(sizes.begin(), sizes.end(), tensor.shape.size.begin()))
-    fail(std::string("tensor \"") + name + "\" is " + described(tensor) + ", but should be " +
-         sizes_text(sizes));
+    fail(named(name) + " is " + described(tensor) + ", but should be " + sizes_text(sizes));
   if (std::find(dtypes.begin(), dtypes.end(), tensor.dtype) == dtypes.end())
-    fail(std::string("tensor \"") + name + "\" is " + described(tensor) + ", but should be of " +
-         dtypes_text(dtypes));
-  require(tensor.size(0) <= 1 || tensor.shape.stride >= tensor.shape.row_elements(),
-          std::string("rows of tensor \"") + name + "\" overlap");
+    fail(named(name) + " is " + described(tensor) + ", but should be of " + dtypes_text(dtypes));
+  if (tensor.size(0) > 1 && tensor.shape.stride < tensor.shape.row_elements())
+    fail("rows of " + named(name) + " overlap");
   memory(name, tensor);
 }
 
@@ -68,8 +64,7 @@ void CallChecker::tensor(const char* name, const ConstTensorView& tensor,
                          std::initializer_list<std::int64_t> sizes,
                          std::initializer_list<DType> dtypes) const {
   strided(name, tensor, sizes, dtypes);
-  require(tensor.shape.contiguous(),
-          std::string("tensor \"") + name + "\" is not contiguous, and has to be");
+  if (!tensor.shape.contiguous()) fail(named(name) + " is not contiguous, and has to be");
 }
 
 std::initializer_list<DType> statistics_dtype(DType activation) {

@@ -1,13 +1,15 @@
 #pragma once
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 
 #include "kernels/ops/operator_call.h"
 
 namespace rehearse {
 
 /// States what a call's tensors must be; throws OperatorError with the operator's and the tensor's
-/// name where they are not.
+/// name where they are not. Every call of an operator is checked before it is launched, so that a
+/// message is put together only where it is thrown.
 class CallChecker {
  public:
   explicit CallChecker(const char* operator_name) : operator_name_(operator_name) {}
@@ -21,7 +23,15 @@ class CallChecker {
                std::initializer_list<DType> dtypes) const;
   /// `tensor` is given and has this many dimensions: asked before its sizes are used.
   void rank(const char* name, const ConstTensorView& tensor, int rank) const;
-  void require(bool condition, const std::string& sentence) const;
+  void require(bool condition, const char* sentence) const {
+    if (!condition) fail(sentence);
+  }
+  /// For sentences with numbers or names in them: `sentence()` makes a std::string.
+  template <typename Sentence>
+  requires std::is_invocable_r_v<std::string, Sentence>
+  void require(bool condition, const Sentence& sentence) const {
+    if (!condition) fail(sentence());
+  }
 
  private:
   void memory(const char* name, const ConstTensorView& tensor) const;

@@ -22,7 +22,7 @@ void parameter(const CallChecker& check, const char* name, const ConstTensorView
 void norm_kind(const CallChecker& check, bool is_layer_norm, const ConstTensorView& tensor,
                const char* name) {
   if (!is_layer_norm)
-    check.require(!tensor.given(), std::string("RMSNorm has no \"") + name + "\"");
+    check.require(!tensor.given(), [&] { return std::string("RMSNorm has no \"") + name + "\""; });
 }
 
 }  // namespace
@@ -97,9 +97,10 @@ namespace {
 /// Elementwise operators take any number of dimensions.
 void alike(const CallChecker& check, const char* name, const ConstTensorView& tensor,
            const ConstTensorView& model, std::initializer_list<DType> dtypes) {
-  check.require(tensor.shape.same_sizes(model.shape), std::string("tensor \"") + name + "\" is " +
-                                                          tensor.shape.text() + ", but should be " +
-                                                          model.shape.text());
+  check.require(tensor.shape.same_sizes(model.shape), [&] {
+    return std::string("tensor \"") + name + "\" is " + tensor.shape.text() + ", but should be " +
+           model.shape.text();
+  });
   const auto& s = model.shape.size;
   switch (model.shape.rank) {
     case 1:
@@ -111,13 +112,14 @@ void alike(const CallChecker& check, const char* name, const ConstTensorView& te
     case 4:
       return check.tensor(name, tensor, {s[0], s[1], s[2], s[3]}, dtypes);
     default:
-      check.require(false, std::string("tensor \"") + name + "\" is missing");
+      check.require(false, [&] { return std::string("tensor \"") + name + "\" is missing"; });
   }
 }
 
 void probability_of(const CallChecker& check, float probability) {
-  check.require(probability >= 0 && probability < 1,
-                "the probability to drop lies in [0, 1), not " + std::to_string(probability));
+  check.require(probability >= 0 && probability < 1, [&] {
+    return "the probability to drop lies in [0, 1), not " + std::to_string(probability);
+  });
 }
 
 }  // namespace
@@ -269,9 +271,10 @@ void check_call(const BucketCopy& call) {
     check.strided("tensors", rows, {rows.size(0), rows.size(1)}, kFloats);
     elements += tensor.elements();
   }
-  check.require(elements <= call.bucket.size(0), "the tensors have " + std::to_string(elements) +
-                                                     " elements, the bucket only " +
-                                                     std::to_string(call.bucket.size(0)));
+  check.require(elements <= call.bucket.size(0), [&] {
+    return "the tensors have " + std::to_string(elements) + " elements, the bucket only " +
+           std::to_string(call.bucket.size(0));
+  });
 }
 
 void check_call(const BucketReduce& call) {

@@ -42,8 +42,9 @@ void check_fp8(const CallChecker& check, const Gemm& call) {
 void check_call(const Gemm& call) {
   const CallChecker check("gemm");
   const int rank = call.out.shape.rank;
-  check.require(rank == 2 || rank == 3,
-                "tensor \"out\" has two or three dimensions, not " + std::to_string(rank));
+  check.require(rank == 2 || rank == 3, [&] {
+    return "tensor \"out\" has two or three dimensions, not " + std::to_string(rank);
+  });
   check.rank("a", call.a, rank);
   check.rank("b", call.b, rank);
   const int row = rank - 2, column = rank - 1;
@@ -133,9 +134,10 @@ HeadSizes check_heads(const CallChecker& check, const ConstTensorView& query,
   check.strided("query", query, {sizes.queries, sizes.heads, sizes.d}, kFloats);
   check.strided("key", key, {sizes.keys, sizes.kv_heads, sizes.d}, {query.dtype});
   check.strided("value", value, {sizes.keys, sizes.kv_heads, sizes.d}, {query.dtype});
-  check.require(sizes.kv_heads >= 1 && sizes.heads % sizes.kv_heads == 0,
-                std::to_string(sizes.heads) + " heads are no multiple of " +
-                    std::to_string(sizes.kv_heads) + " key/value heads");
+  check.require(sizes.kv_heads >= 1 && sizes.heads % sizes.kv_heads == 0, [&] {
+    return std::to_string(sizes.heads) + " heads are no multiple of " +
+           std::to_string(sizes.kv_heads) + " key/value heads";
+  });
   return sizes;
 }
 
@@ -225,9 +227,10 @@ void check_call(const PagedAttention& call) {
   check.strided("query", call.query, {sequences, heads, d}, kFloats);
   check.strided("out", call.out, {sequences, heads, d}, {call.query.dtype});
   check.tensor("lengths", call.lengths, {sequences}, kInt32);
-  check.require(kv_heads >= 1 && heads % kv_heads == 0,
-                std::to_string(heads) + " heads are no multiple of " + std::to_string(kv_heads) +
-                    " key/value heads");
+  check.require(kv_heads >= 1 && heads % kv_heads == 0, [&] {
+    return std::to_string(heads) + " heads are no multiple of " + std::to_string(kv_heads) +
+           " key/value heads";
+  });
   check.require(call.max_length <= call.block_table.size(1) * call.key_cache.size(1),
                 "\"max_length\" is more than the block table can address");
 }
@@ -254,8 +257,9 @@ void check_call(const RouterForward& call) {
   check.tensor("probabilities", call.probabilities, {tokens, experts}, {call.logits.dtype});
   check.tensor("experts", call.experts, {tokens, k}, kInt32);
   check.tensor("weights", call.weights, {tokens, k}, {call.logits.dtype});
-  check.require(k >= 1 && k <= experts, "a token goes to " + std::to_string(k) + " of " +
-                                            std::to_string(experts) + " experts");
+  check.require(k >= 1 && k <= experts, [&] {
+    return "a token goes to " + std::to_string(k) + " of " + std::to_string(experts) + " experts";
+  });
 }
 
 void check_call(const RouterBackward& call) {
