@@ -280,7 +280,8 @@ void CublasGemm::run(const Gemm& call, LaunchContext& context) {
       matrix_shape(call.a).*(call.transpose_a ? &MatrixShape::rows : &MatrixShape::columns);
   if (out.rows == 0 || out.columns == 0 || out.batches == 0) return;
   if (depth == 0) return clear_empty_sum(call, context);
-  if (!epilogue_fits(call) || !plan_of(call).offered) {
+  Plan* const plan = epilogue_fits(call) ? &plan_of(call) : nullptr;
+  if (plan == nullptr || !plan->offered) {
     Gemm bare = call;
     bare.epilogue = Epilogue::None;
     bare.bias = {};
@@ -288,13 +289,12 @@ void CublasGemm::run(const Gemm& call, LaunchContext& context) {
     run(bare, context);
     return apply_epilogue(call, context);
   }
-  Plan& plan = plan_of(call);
-  plan.set_pointers(call);
+  plan->set_pointers(call);
   const float alpha = 1.0f, beta = call.accumulate ? 1.0f : 0.0f;
   check_cublas(cublasLtMatmul(
-      handle_, plan.description.get(), &alpha, call.b.data, plan.first.get(), call.a.data,
-      plan.second.get(), &beta, call.out.data, plan.out.get(), call.out.data, plan.out.get(),
-      &plan.found.algo, workspace_, workspace_bytes_, static_cast<cudaStream_t>(context.stream)));
+      handle_, plan->description.get(), &alpha, call.b.data, plan->first.get(), call.a.data,
+      plan->second.get(), &beta, call.out.data, plan->out.get(), call.out.data, plan->out.get(),
+      &plan->found.algo, workspace_, workspace_bytes_, static_cast<cudaStream_t>(context.stream)));
 }
 
 }  // namespace rehearse

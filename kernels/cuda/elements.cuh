@@ -119,12 +119,71 @@ __global__ void __launch_bounds__(kElementwiseThreads)
     if (first + p * kStep < count) body.template store<N>(first + p * kStep, loaded[p]);
 }
 
+/// The same where tensors begin `begin` elements before a pack's bounds, all of them: these, and
+/// what a last pack leaves over, the first block takes one by one.
+template <int N, int kPacks, typename Body>
+__global__ void __launch_bounds__(kElementwiseThreads)
+    peeled_kernel(Body body, std::int64_t begin, std::int64_t count) {
+  const std::int64_t end = begin + (count - begin) / N * N;
+  constexpr std::int64_t kStep = kElementwiseThreads * N;
+  const std::int64_t first =
+      begin + static_cast<std::int64_t>(blockIdx.x) * kStep * kPacks + threadIdx.x * N;
+  typename Body::template Loaded<N> loaded[kPacks];
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p)
+    if (first + p * kStep < end) loaded[p] = body.template load<N>(first + p * kStep);
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p)
+    if (first + p * kStep < end) body.template store<N>(first + p * kStep, loaded[p]);
+  if (blockIdx.x != 0) return;
+  const auto single = static_cast<std::int64_t>(threadIdx.x);  // fewer than a pack at either end
+  if (single < begin) body.template store<1>(single, body.template load<1>(single));
+  if (end + single < count)
+    body.template store<1>(end + single, body.template load<1>(end + single));
+}
+
+/// Elements before the first pack of these flat tensors, or −1 where they differ in it.
+template <typename... Views>
+std::int64_t peeled_elements(int pack, const Views&... tensors) {
+  std::int64_t begin = -1;
+  bool alike = true;
+  const auto look = [&](const ConstTensorView& tensor) {
+    if (!tensor.given()) return;
+    const auto place =
+        static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(tensor.data) /
+                                  element_bytes(tensor.dtype) % static_cast<std::uintptr_t>(pack));
+    const std::int64_t here = (pack - place) % pack;
+    alike = alike && (begin < 0 || here == begin);
+    begin = here;
+  };
+  (look(tensors), ...);
+  return alike ? begin : -1;
+}
+
 template <int N, int kPacks = 2, typename Body>
 void launch_elementwise(LaunchContext& context, const Body& body, std::int64_t count) {
   launch(context,
          {.grid = {blocks_for(count, std::int64_t{kElementwiseThreads} * N * kPacks)},
           .block = {kElementwiseThreads}},
          elementwise_kernel<N, kPacks, Body>, body, count);
+}
+
+/// A body over flat, contiguous tensors that begin anywhere and have any number of elements, in
+/// full packs of T, the widest type: a share of a sharded tensor, a bucket. Only tensors that lie
+/// differently to each other take single elements. REQUIRES: the body minds only pointers.
+template <typename T, int kPacks = 2, typename Body, typename... Views>
+void launch_flat(LaunchContext& context, const Body& body, std::int64_t count,
+                 const Views&... tensors) {
+  constexpr int kPack = kFullPack<T>;
+  const std::int64_t begin = peeled_elements(kPack, tensors...);
+  if (begin < 0 || count < kPack + begin)
+    return launch_elementwise<1, kPacks>(context, body, count);
+  if (begin == 0 && count % kPack == 0)
+    return launch_elementwise<kPack, kPacks>(context, body, count);
+  launch(context,
+         {.grid = {blocks_for(count - begin, std::int64_t{kElementwiseThreads} * kPack * kPacks)},
+          .block = {kElementwiseThreads}},
+         peeled_kernel<kPack, kPacks, Body>, body, begin, count);
 }
 
 }  // namespace rehearse

@@ -184,25 +184,29 @@ template <int N, typename T>
 __global__ void __launch_bounds__(kRowThreads, 3)
     combine_kernel(const T* x, const std::int32_t* destination, const float* weights, T* out,
                    std::int64_t tokens, int k, int h) {
-  struct Sums {
-    float sum[N];
-  };
   const std::int64_t t = thread_row();
   if (t >= tokens) return;
-  row_pass<N>(
-      h,
-      [&](int j) {
-        Sums sums{};
-        for (std::int64_t pair = t * k; pair < (t + 1) * k; ++pair) {
-          float value[N];
-          load_pack<N>(value, x + static_cast<std::int64_t>(destination[pair]) * h + j);
-          const float weight = weights != nullptr ? weights[pair] : 1.0f;
+  const int step = static_cast<int>(blockDim.x) * N;
+  for (int first = static_cast<int>(threadIdx.x) * N; first < h; first += step * kRowPacks) {
+    float sum[kRowPacks][N] = {};
+    // An expert's packs, and those of the next, are under way together.
+#pragma unroll 2
+    for (std::int64_t pair = t * k; pair < (t + 1) * k; ++pair) {
+      const T* row = x + static_cast<std::int64_t>(destination[pair]) * h + first;
+      const float weight = weights != nullptr ? weights[pair] : 1.0f;
+      Pack<T, N> loaded[kRowPacks] = {};
 #pragma unroll
-          for (int i = 0; i < N; ++i) sums.sum[i] += weight * value[i];
-        }
-        return sums;
-      },
-      [&](int j, const Sums& sums) { store_pack<N>(out + t * h + j, sums.sum); });
+      for (int p = 0; p < kRowPacks; ++p)
+        if (first + p * step < h) loaded[p] = pack_at<N>(row + p * step);
+#pragma unroll
+      for (int p = 0; p < kRowPacks; ++p)
+#pragma unroll
+        for (int i = 0; i < N; ++i) sum[p][i] += weight * device_float(loaded[p].element[i]);
+    }
+#pragma unroll
+    for (int p = 0; p < kRowPacks; ++p)
+      if (first + p * step < h) store_pack<N>(out + t * h + first + p * step, sum[p]);
+  }
 }
 
 template <int N, typename T>

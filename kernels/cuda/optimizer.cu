@@ -2,6 +2,7 @@
 // (reads gradient, weight and two moments, writes weight and two moments, all fp32) and 2 more for
 // the bf16 copy; the norm reads the gradient once.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cuda/rows.cuh"
@@ -234,14 +235,9 @@ void compute(const AdamUpdate& call, LaunchContext& context) {
           .unbias1 = static_cast<float>(1.0 / (1.0 - std::pow(call.beta1, step))),
           .unbias2 = static_cast<float>(1.0 / (1.0 - std::pow(call.beta2, step))),
           .decoupled = call.decoupled};
-      const auto flat = [&](const ConstTensorView& t) {
-        return t.given() ? reshaped(t, {1, n}) : t;
-      };
-      with_pack<float>(
-          packs_fit(kFullPack<float>, n, flat(call.master), flat(call.first_moment),
-                    flat(call.second_moment), flat(call.gradient), flat(call.parameter)),
-          // Four loads of 16 bytes are under way with one pack.
-          [&](auto pack) { launch_elementwise<pack(), 1>(context, body, n); });
+      // Four loads of 16 bytes are under way with one pack.
+      launch_flat<float, 1>(context, body, n, call.master, call.first_moment, call.second_moment,
+                            call.gradient, call.parameter);
     });
   });
 }
@@ -287,6 +283,7 @@ void compute(const BucketCopy& call, LaunchContext& context) {
         using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
         const CopyBody<From, To> body{device_elements<From>(from), device_elements<To>(to),
                                       rows.size(1), from.shape.stride, to.shape.stride};
+        if (rows.size(0) == 1) return launch_flat<Wider, 4>(context, body, count, from, to);
         with_pack<Wider>(packs_fit(kFullPack<Wider>, rows.size(1), from, to),
                          [&](auto n) { launch_elementwise<n(), 4>(context, body, count); });
       });
@@ -302,19 +299,22 @@ void add_inputs(const BucketReduce& call, std::size_t first, const float* before
                 const TensorView& out, float scale, LaunchContext& context) {
   using Wider = std::conditional_t<(sizeof(From) > sizeof(To)), From, To>;
   const std::int64_t count = call.out.elements();
-  const auto fits = [&](const ConstTensorView& tensor) {
-    return packs_fit(kFullPack<Wider>, count, reshaped(tensor, {1, count}));
-  };
   ReduceBody<From, To> body{};
   body.before = before;
   body.out = device_elements<To>(out);
   body.scale = scale;
-  bool packed = fits(out);
+  ConstTensorView inputs[kReduceInputs];  // those beyond the last are not given
   for (std::size_t i = first; i < std::min(first + kReduceInputs, call.inputs.size()); ++i) {
+    inputs[body.count] = call.inputs[i];
     body.input[body.count++] = device_elements<From>(call.inputs[i]);
-    packed = packed && fits(call.inputs[i]);
   }
-  with_pack<Wider>(packed, [&](auto n) { launch_elementwise<n()>(context, body, count); });
+  const ConstTensorView sums{before, DType::F32, {count}};
+  std::apply(
+      [&](const auto&... input) {
+        launch_flat<Wider>(context, body, count, out, before != nullptr ? sums : ConstTensorView{},
+                           input...);
+      },
+      std::to_array(inputs));
 }
 
 }  // namespace

@@ -34,13 +34,13 @@ struct AddBody {
 
 /// Philox gives four words a counter; a pack smaller than four takes its own of them.
 template <int N>
-__device__ void keep_pack(bool (&keep)[N], std::int64_t i, std::uint64_t offset, std::uint64_t seed,
-                          std::uint64_t threshold) {
+__device__ void keep_pack(bool (&keep)[N], std::int64_t i, std::uint64_t offset,
+                          const PhiloxKeys& keys, std::uint32_t threshold) {
   constexpr int kWords = N < 4 ? N : 4;
 #pragma unroll
   for (int j = 0; j < N; j += kWords) {
     const std::uint64_t at = offset + static_cast<std::uint64_t>(i + j);
-    const PhiloxBlock block = philox(at / 4, seed);
+    const PhiloxBlock block = philox(at / 4, keys);
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
       // Offsets are multiples of 4, and so are packs of 4: the word is known, and the block stays
@@ -59,7 +59,9 @@ struct DropoutForwardBody {
   T* out;
   std::uint8_t* mask;
   float keep_scale;
-  std::uint64_t threshold, seed, offset;
+  std::uint32_t threshold;
+  std::uint64_t offset;
+  PhiloxKeys keys;
   template <int N>
   struct Loaded {
     Pack<T, N> x, residual;
@@ -77,7 +79,7 @@ struct DropoutForwardBody {
     bool keep[N];
     unpack(value, loaded.x);
     unpack(beside, loaded.residual);
-    keep_pack<N>(keep, i, offset, seed, threshold);
+    keep_pack<N>(keep, i, offset, keys, threshold);
     Pack<std::uint8_t, N> kept;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
@@ -290,9 +292,7 @@ void compute(const Add& call, LaunchContext& context) {
     using T = decltype(tag);
     const AddBody<T> body{device_elements<T>(call.a), device_elements<T>(call.b),
                           device_elements<T>(call.out)};
-    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.a, {1, count}),
-                           reshaped(call.b, {1, count}), reshaped(call.out, {1, count})),
-                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+    launch_flat<T>(context, body, count, call.a, call.b, call.out);
   });
 }
 
@@ -307,8 +307,8 @@ void compute(const DropoutForward& call, LaunchContext& context) {
         device_elements<std::uint8_t>(call.mask),
         1.0f / (1.0f - call.probability),
         dropout_threshold(call.probability),
-        call.seed,
-        call.offset};
+        call.offset,
+        philox_keys(call.seed)};
     const auto flat = [&](const ConstTensorView& tensor) {
       return tensor.given() ? reshaped(tensor, {1, count}) : tensor;
     };
@@ -325,9 +325,7 @@ void compute(const DropoutBackward& call, LaunchContext& context) {
     const DropoutBackwardBody<T> body{
         device_elements<T>(call.d_out), device_elements<std::uint8_t>(call.mask),
         device_elements<T>(call.d_x), 1.0f / (1.0f - call.probability)};
-    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.d_out, {1, count}),
-                           reshaped(call.mask, {1, count}), reshaped(call.d_x, {1, count})),
-                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+    launch_flat<T>(context, body, count, call.d_out, call.mask, call.d_x);
   });
 }
 
@@ -338,8 +336,7 @@ void compute(const Cast& call, LaunchContext& context) {
   const auto run = [&](auto smaller, const auto& body) {
     using T = decltype(smaller);
     // A pack of the wider type is short in the narrower: four of them are under way.
-    with_pack<T>(packs_fit(kFullPack<T>, count, x, out),
-                 [&](auto n) { launch_elementwise<n(), 4>(context, body, count); });
+    launch_flat<T, 4>(context, body, count, x, out);
   };
   if (is_fp8(call.x) && is_fp8(call.out))
     throw OperatorError("cast: fp8 is not cast to fp8 on the device");
@@ -373,8 +370,7 @@ void compute(const Scale& call, LaunchContext& context) {
   with_device_type("scale", call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
     const ScaleBody<T> body{device_elements<T>(call.x), device_elements<float>(call.factor)};
-    with_pack<T>(packs_fit(kFullPack<T>, count, reshaped(call.x, {1, count})),
-                 [&](auto n) { launch_elementwise<n()>(context, body, count); });
+    launch_flat<T>(context, body, count, call.x);
   });
 }
 

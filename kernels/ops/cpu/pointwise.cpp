@@ -112,7 +112,8 @@ void compute(const Add& call, ThreadTeam& team) {
 
 void compute(const DropoutForward& call, ThreadTeam& team) {
   const std::int64_t count = call.x.elements();
-  const std::uint64_t threshold = dropout_threshold(call.probability);
+  const std::uint32_t threshold = dropout_threshold(call.probability);
+  const PhiloxKeys keys = philox_keys(call.seed);
   const float keep_scale = 1.0f / (1.0f - call.probability);
   with_float_type(call.x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -122,8 +123,7 @@ void compute(const DropoutForward& call, ThreadTeam& team) {
     auto* mask = elements_of<std::uint8_t>(call.mask);
     team.for_each_range((count + 3) / 4, kGrain / 4, [&](auto begin, auto end) {
       for (std::int64_t block = begin; block < end; ++block) {
-        const PhiloxBlock words =
-            philox(call.offset / 4 + static_cast<std::uint64_t>(block), call.seed);
+        const PhiloxBlock words = philox(call.offset / 4 + static_cast<std::uint64_t>(block), keys);
         for (std::int64_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i) {
           mask[i] = words.word[i % 4] >= threshold ? 1 : 0;
           const auto kept = mask[i] != 0 ? value(x[i]) * keep_scale : 0;
