@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 
 #include "tests/catch.h"
 #include "tests/kernels/ops/device_under_test.h"
@@ -284,4 +285,26 @@ TEST_CASE("device: experts of drawn shapes agree with the CPU") {
                            .x = t[0], .destination = t[1], .weights = t[2], .out = t[3]};
                      }});
   });
+}
+
+TEST_CASE("device: logits that are not numbers make the loss none, as on the CPU") {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  Random random(132);
+  const std::int64_t rows = 3, columns = 600;
+  HostTensor logits = random_tensor(random, DType::F32, {rows, columns});
+  for (std::int64_t j = 0; j < columns; ++j) logits.set(j, kNan);
+  logits.set(columns + 17, kNan);
+  const HostTensor row(DType::F32, {rows});
+  check_on_device({.tensors = {logits, int_tensor({3, 5, 7}), row, row, row},
+                   .outputs = {2, 3, 4},
+                   .call =
+                       [&](const auto& t) {
+                         return CrossEntropyForward{.logits = t[0],
+                                                    .targets = t[1],
+                                                    .vocabulary = columns,
+                                                    .maximum = t[2],
+                                                    .sum = t[3],
+                                                    .target_logit = t[4]};
+                       },
+                   .has_nan = true});
 }
