@@ -110,6 +110,15 @@ Operator batched_gemm(OperatorName name, Pass pass, Precision precision, std::in
   return op;
 }
 
+Operator expert_gemm(Pass pass, Precision precision, std::int64_t experts, std::int64_t m,
+                     std::int64_t n, std::int64_t k, bool accumulate_fp32) {
+  Operator op = gemm(OperatorName::ExpertUp, pass, precision, m, n, k, accumulate_fp32);
+  op.batch = experts;
+  op.flops *= static_cast<double>(experts);
+  op.bytes *= static_cast<double>(experts);
+  return op;
+}
+
 Operator memory_operator(OperatorName name, Pass pass, double bytes, double flops) {
   Operator op;
   op.name = name;

@@ -72,6 +72,15 @@ Operator gemm(OperatorName name, Pass pass, Precision precision, std::int64_t m,
 /// `batch` independent products of the same shape in one kernel.
 Operator batched_gemm(OperatorName name, Pass pass, Precision precision, std::int64_t batch,
                       std::int64_t m, std::int64_t n, std::int64_t k);
+/// The products of a rank's experts, of `m` rows each on average (`k` rows of a weight gradient,
+/// added in fp32), in one grouped kernel.
+Operator expert_gemm(Pass pass, Precision precision, std::int64_t experts, std::int64_t m,
+                     std::int64_t n, std::int64_t k, bool accumulate_fp32 = false);
+/// Whether an operator is a product of experts, which other kernels compute than cuBLAS's.
+inline bool is_expert_gemm(const Operator& op) {
+  return op.family == OperatorFamily::Gemm &&
+         (op.name == OperatorName::ExpertUp || op.name == OperatorName::ExpertDown);
+}
 Operator memory_operator(OperatorName name, Pass pass, double bytes, double flops = 0);
 Operator attention(Pass pass, Precision precision, std::int64_t batch, std::int64_t query_len,
                    std::int64_t key_len, std::int64_t heads, std::int64_t kv_heads,

@@ -14,6 +14,7 @@ ShapeKey key_of(const Operator& op, bool with_name, bool with_bytes) {
       static_cast<std::int64_t>(op.family) | static_cast<std::int64_t>(op.pass) << 8 |
       static_cast<std::int64_t>(op.precision) << 16 | std::int64_t{op.causal} << 24 |
       std::int64_t{op.accumulate_fp32} << 25 | std::int64_t{op.block_scaled} << 26 |
+      std::int64_t{is_expert_gemm(op)} << 27 |
       (with_name ? static_cast<std::int64_t>(op.name) << 32 : 0);
   return {{kind, op.m, op.n, op.k, op.batch, op.query_len, op.key_len, op.heads, op.kv_heads,
            op.head_dim, with_bytes ? std::bit_cast<std::int64_t>(op.bytes) : 0,

@@ -82,6 +82,7 @@ double memory_share(const MemoryFit& fit, double bytes, double l2_bytes);
 
 /// An operator measured on this GPU: priced as measured, in any clock regime. Which fields of its
 /// shape count follows from the family: m, n, k, batch; batch, query_len … causal; name and bytes.
+/// The name of a product is ExpertUp where it is experts', in one grouped kernel, else Qkv.
 struct ProfileSample {
   OperatorFamily family = OperatorFamily::Gemm;
   OperatorName name = OperatorName::Qkv;
@@ -123,6 +124,8 @@ struct Profile {
   /// Memory beside tensors, as far as it was measured or is known.
   MemoryOverheads overheads;
   std::vector<GemmFit> gemm;
+  /// Of experts' products, where their grouped kernel was measured; else `gemm` prices them.
+  std::vector<GemmFit> expert_gemm;
   std::vector<AttentionFit> attention;
   std::vector<MemoryFit> memory;
   std::vector<ProfileSample> samples;

@@ -138,12 +138,11 @@ class ProfileCostModel final : public CostModel {
 
   Cost worked_out(const Operator& op) const {
     if (!scaled_ && !samples_.empty()) {
-      const auto at = samples_.find(sample_key(op));
-      if (at != samples_.end())
-        return {.seconds = at->second.seconds,
+      if (const Sampled* at = sample_of(op))
+        return {.seconds = at->seconds,
                 .source = CostSource::Measured,
                 .relative_error = kMeasuredError,
-                .deviation = at->second.deviation};
+                .deviation = at->deviation};
     }
     switch (op.family) {
       case OperatorFamily::Gemm:
@@ -155,6 +154,20 @@ class ProfileCostModel final : public CostModel {
     }
     ensure(false, "every family of operators has a price");
     return {};
+  }
+
+  struct Sampled {
+    double seconds, deviation;
+  };
+  /// Where a profile says nothing of experts' kernel, what a product alike took stands for it.
+  const Sampled* sample_of(const Operator& op) const {
+    auto at = samples_.find(sample_key(op));
+    if (at == samples_.end() && is_expert_gemm(op) && profile_.expert_gemm.empty()) {
+      Operator plain = op;
+      plain.name = OperatorName::Qkv;
+      at = samples_.find(sample_key(plain));
+    }
+    return at == samples_.end() ? nullptr : &at->second;
   }
 
   /// The fit of the precision that an operator really runs in; fp16 and bf16 are the same units.
@@ -184,7 +197,9 @@ class ProfileCostModel final : public CostModel {
   }
 
   Cost gemm_cost(const Operator& op) const {
-    const GemmFit* fit = fit_of(profile_.gemm, op.precision);
+    const GemmFit* fit = is_expert_gemm(op) ? fit_of(profile_.expert_gemm, op.precision) : nullptr;
+    const bool of_kind = fit != nullptr || op.batch <= 1;
+    if (!fit) fit = fit_of(profile_.gemm, op.precision);
     if (!fit) return fallback_->cost(op);
     GemmConstants constants = fit->constants;
     if ((clocks_ == ClockRegime::Sustained || op.block_scaled) && constants.scaling_s > 0) {
@@ -205,8 +220,7 @@ class ProfileCostModel final : public CostModel {
         clock_share_ == 1 ? burst_s
                           : tiled_gemm_s(op, constants, rates(precision, rate * clock_share_));
     const bool large = std::min({op.m, op.n, op.k}) >= 1024;
-    return corrected(clocked_s, fit->residuals, gemm_point(op), fit->errors, large, pass,
-                     op.batch <= 1);
+    return corrected(clocked_s, fit->residuals, gemm_point(op), fit->errors, large, pass, of_kind);
   }
 
   Cost attention_cost(const Operator& op) const {
@@ -275,9 +289,6 @@ class ProfileCostModel final : public CostModel {
   std::unique_ptr<CostModel> fallback_;
   double clock_share_ = 1;
   std::array<const MemoryFit*, static_cast<std::size_t>(kOperatorNameCount* kPasses)> memory_{};
-  struct Sampled {
-    double seconds, deviation;
-  };
   std::unordered_map<ShapeKey, Sampled, ShapeKeyHash> samples_;
   mutable PriceCache cache_;
 };

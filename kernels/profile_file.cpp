@@ -11,11 +11,16 @@
 namespace rehearse {
 namespace {
 
-void check_profile(Profile& profile, ObjectCheck& check) {
-  for (std::size_t i = 0; i < profile.gemm.size(); ++i)
+void check_products(const std::vector<GemmFit>& fits, const char* key, ObjectCheck& check) {
+  for (std::size_t i = 0; i < fits.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
-      if (profile.gemm[i].precision == profile.gemm[j].precision)
-        check.problem("gemm", "two fits of products have the same precision", "keep one of them");
+      if (fits[i].precision == fits[j].precision)
+        check.problem(key, "two fits of products have the same precision", "keep one of them");
+}
+
+void check_profile(Profile& profile, ObjectCheck& check) {
+  check_products(profile.gemm, "gemm", check);
+  check_products(profile.expert_gemm, "expert_gemm", check);
   for (std::size_t i = 0; i < profile.attention.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (profile.attention[i].precision == profile.attention[j].precision)
@@ -62,6 +67,9 @@ const FieldTable<Profile>& profile_table() {
                   "device memory beside tensors; what is not stated is as usual")
           .omit_default()
           .objects("gemm", &Profile::gemm, gemm_fit_table(), {0, 16}, "matrix products")
+          .objects("expert_gemm", &Profile::expert_gemm, gemm_fit_table(), {0, 16},
+                   "products of experts in one grouped kernel; none: as other products")
+          .omit_default()
           .objects("attention", &Profile::attention, attention_fit_table(), {0, 16},
                    "flash attention")
           .objects("memory", &Profile::memory, memory_fit_table(), {0, 1000},

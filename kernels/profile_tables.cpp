@@ -276,7 +276,8 @@ const FieldTable<ProfileSample>& profile_sample_table() {
       FieldTable<ProfileSample>("sample", "An operator priced as it was measured")
           .choice("family", &ProfileSample::family, family_names(), "which shape fields count")
           .required()
-          .choice("operator", &ProfileSample::name, operator_names(), "of memory operators")
+          .choice("operator", &ProfileSample::name, operator_names(),
+                  "of memory operators; expert_up of experts' products")
           .omit_default()
           .choice("pass", &ProfileSample::pass, pass_names(), "forward or which backward")
           .omit_default()

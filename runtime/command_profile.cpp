@@ -116,11 +116,8 @@ void show_failures(const std::vector<ProfileTask>& tasks, const Measurements& me
 /// What the other ranks of a run on this machine would do meanwhile: the same kind of work.
 void keep_busy(const ProfileRequest& request, int rank) {
   ProfiledDevice own = device_of(request);
-  MeasureOptions options;
+  MeasureOptions options = measure_options(own);
   options.budget_s = 3600;
-  options.cache_bytes = own.cache_bytes;
-  options.memory_bytes = own.memory_bytes;
-  options.most_sets = own.most_sets;
   options.seed += static_cast<std::uint64_t>(rank);  // another order of the shapes
   const std::atomic<bool> never{false};
   measure(profile_tasks(own.scope), *own.device, *own.stopwatch, options, never,
@@ -130,6 +127,18 @@ void keep_busy(const ProfileRequest& request, int rank) {
 /// The table lies beside the profile: "my-cpu.json", "my-cpu.csv".
 std::string table_path(const std::string& output) {
   return std::filesystem::path(output).replace_extension(".csv").string();
+}
+
+/// What the GPUs of this machine do together, as far as it can be measured: whatever goes wrong
+/// there, the operators of one GPU are not lost.
+NodeMeasurements measured_together(double budget_s) {
+  NodeMeasurements node = measure_gpu_node(budget_s, interrupted);
+  if (!node.problem.empty())
+    std::cerr
+        << "rehearse-device: what the GPUs do together was measured in part only, the rest is "
+           "kept: "
+        << node.problem << '\n';
+  return node;
 }
 
 /// The operators that a plan needs on this CPU, with as many ranks at work as it has.
@@ -190,23 +199,21 @@ int command_profile(Arguments arguments) {
   std::signal(SIGTERM, on_interrupt);
 
   const std::vector<ProfileTask> tasks = profile_tasks(target.scope);
-  MeasureOptions options;
-  options.budget_s = request.budget_s;
-  options.cache_bytes = target.cache_bytes;
-  options.memory_bytes = target.memory_bytes;
-  options.most_sets = target.most_sets;
+  MeasureOptions options = measure_options(target);
   const BusyRanks others(request.ranks - 1, [&](int rank) { keep_busy(request, rank); });
   const auto start = std::chrono::steady_clock::now();
   const double launch_s = measured_launch_s(target);
   const std::vector<CopyTime> copies = measured_copies(target);
-  // Where there are several GPUs, a fifth of the time is for what they do together.
-  const NodeMeasurements node =
-      is_cpu ? NodeMeasurements() : measure_gpu_node(0.2 * request.budget_s, interrupted);
+  // Where there are several GPUs, a fifth of the time is for what they do together. That comes
+  // last: a collective that fails may take the device with it.
+  const bool several = !is_cpu && probe_cuda().gpus.size() > 1;
+  const double together_s = several ? 0.2 * request.budget_s : 0;
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-  options.budget_s = std::max(1.0, request.budget_s - spent.count());
+  options.budget_s = std::max(1.0, request.budget_s - together_s - spent.count());
   Measurements measured =
       measure(tasks, *target.device, *target.stopwatch, options, interrupted,
               [&](const MeasureProgress& at) { show_progress(at, request.budget_s); });
+  const NodeMeasurements node = several ? measured_together(together_s) : NodeMeasurements();
   const DeviceFacts facts = with_measured_rates(target.facts, tasks, measured);
   leave_out_impossible(measured, tasks, facts);
   if (isatty(STDERR_FILENO) != 0) std::cerr << '\n';

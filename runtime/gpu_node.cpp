@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/profiler/operands.h"
 #include "kernels/profiler/statistics.h"
 #include "runtime/command_line.h"
 #include "runtime/patience.h"
@@ -66,7 +67,7 @@ struct Member {
     end = std::make_unique<CudaEvent>();
     sent = CudaBuffer(bytes);
     received = CudaBuffer(bytes);
-    check_cuda(cudaMemset(sent.data(), 0, bytes));
+    check_cuda(cudaMemsetAsync(sent.data(), 0, bytes, stream->handle()));
   }
   int index;
   std::unique_ptr<CudaStream> stream;
@@ -220,47 +221,97 @@ std::vector<int> group_sizes(int gpus) {
   return sizes;
 }
 
-/// A product of 8192 × 8192 × 4096, alone and beside all-reduces of 256 MiB on a known number of
-/// multiprocessors, which are told NCCL rather than asked of it.
-void measure_overlap(int gpus, NodeMeasurements& result) {
-  constexpr int kChannels = 16, kReductions = 24, kProducts = 8;
-  constexpr std::size_t kReduced = std::size_t{256} << 20;
-  Node node(gpus, kReduced, kChannels);
-  CudaDevice device(0);
-  const TensorShape a{8192, 4096}, b{8192, 4096}, out{8192, 8192};
-  const std::size_t operand = std::size_t{8192} * 4096 * 2, product = std::size_t{8192} * 8192 * 2;
-  CudaBuffer a_data(operand), b_data(operand), out_data(product);
-  check_cuda(cudaMemset(a_data.data(), 0x3c, operand));
-  check_cuda(cudaMemset(b_data.data(), 0x3c, operand));
-  const Gemm gemm{.a = ConstTensorView(a_data.data(), DType::Bf16, a),
-                  .b = ConstTensorView(b_data.data(), DType::Bf16, b),
-                  .out = TensorView(out_data.data(), DType::Bf16, out),
-                  .transpose_b = true};
-  CudaEvent begin, end;
-  const auto products_s = [&] {
+/// A product y = x·wᵀ of normally distributed numbers on the first GPU: others draw another power.
+class Product {
+ public:
+  Product(CudaDevice& device, FillData& data, std::int64_t m, std::int64_t n, std::int64_t k)
+      : device_(device),
+        a_(tensor(m, k)),
+        b_(tensor(n, k)),
+        out_(tensor(m, n)),
+        a_data_(a_.bytes()),
+        b_data_(b_.bytes()),
+        out_data_(out_.bytes()) {
+    // On the device's own stream, so that products wait for it.
+    data.fill(device, a_, static_cast<std::byte*>(a_data_.data()));
+    data.fill(device, b_, static_cast<std::byte*>(b_data_.data()));
+  }
+  /// Seconds of some, one after the other.
+  double run_s() {
+    constexpr int kProducts = 8;
     check_cuda(cudaSetDevice(0));
-    begin.record(device.stream());
-    for (int i = 0; i < kProducts; ++i) device.run(gemm);
-    end.record(device.stream());
-    end.wait();
-    return end.seconds_since(begin);
-  };
-  products_s();
-  std::vector<double> alone, beside;
-  for (int i = 0; i < kSamples; ++i) {
-    alone.push_back(products_s());
-    for (int j = 0; j < kReductions; ++j) node.issue(CollectiveKind::AllReduce, kReduced);
-    beside.push_back(products_s());
-    node.wait();
+    const Gemm gemm{.a = ConstTensorView(a_data_.data(), DType::Bf16, a_.shape),
+                    .b = ConstTensorView(b_data_.data(), DType::Bf16, b_.shape),
+                    .out = TensorView(out_data_.data(), DType::Bf16, out_.shape),
+                    .transpose_b = true};
+    begin_.record(device_.stream());
+    for (int i = 0; i < kProducts; ++i) device_.run(gemm);
+    end_.record(device_.stream());
+    end_.wait();
+    return end_.seconds_since(begin_);
+  }
+
+ private:
+  static TaskTensor tensor(std::int64_t rows, std::int64_t columns) {
+    return {.dtype = DType::Bf16, .shape = {rows, columns}};
+  }
+  CudaDevice& device_;
+  TaskTensor a_, b_, out_;
+  CudaBuffer a_data_, b_data_, out_data_;
+  CudaEvent begin_, end_;
+};
+
+/// Products of three shapes, alone and beside all-reduces of 256 MiB on a known number of
+/// multiprocessors, which are told NCCL rather than asked of it. The median of the three counts.
+void measure_overlap(int gpus, NodeMeasurements& result) {
+  constexpr int kChannels = 16, kReductions = 24;
+  constexpr std::size_t kReduced = std::size_t{256} << 20;
+  constexpr std::int64_t kShapes[][3] = {
+      {8192, 8192, 4096}, {4096, 14336, 4096}, {8192, 4096, 6400}};
+  Node node(gpus, kReduced, kChannels);
+  check_cuda(cudaSetDevice(0));
+  CudaDevice device(0);
+  FillData data(1);
+  std::vector<double> ratios;
+  for (const auto& [m, n, k] : kShapes) {
+    Product product(device, data, m, n, k);
+    product.run_s();
+    std::vector<double> alone, beside;
+    for (int i = 0; i < kSamples; ++i) {
+      alone.push_back(product.run_s());
+      for (int j = 0; j < kReductions; ++j) node.issue(CollectiveKind::AllReduce, kReduced);
+      beside.push_back(product.run_s());
+      node.wait();
+    }
+    ratios.push_back(statistics_of(beside).median / statistics_of(alone).median);
   }
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, 0));
   const double left = 1 - static_cast<double>(kChannels) / properties.multiProcessorCount;
-  const double ratio = statistics_of(beside).median / statistics_of(alone).median;
   // A product that fills its waves no worse on fewer multiprocessors loses nothing to them.
-  result.overlap_slowdown = std::max(1.0, ratio * left);
-  result.overlap_source = nccl_source(gpus) + ", a product beside all-reduces on " +
+  result.overlap_slowdown = std::max(1.0, statistics_of(ratios).median * left);
+  result.overlap_source = nccl_source(gpus) + ", three products beside all-reduces on " +
                           std::to_string(kChannels) + " multiprocessors";
+}
+
+void measure_curves(int size, Clock::time_point end, const std::atomic<bool>& interrupt,
+                    NodeMeasurements& result) {
+  Node node(size, kMostBytes, 0);
+  for (const CollectiveKind kind : kCollectiveKinds) {
+    if (kind == CollectiveKind::SendReceive && size > 2) continue;  // it has two ends
+    CollectiveCurve curve{.collective = kind, .ranks = size, .source = nccl_source(size)};
+    for (std::size_t bytes = kLeastBytes; bytes <= kMostBytes; bytes *= 2) {
+      if (interrupt || Clock::now() > end) break;
+      // Whole numbers of elements for every rank.
+      const std::size_t unit = sizeof(float) * static_cast<std::size_t>(size);
+      const std::size_t whole = bytes / unit * unit;
+      curve.points.push_back({static_cast<double>(whole), node.seconds(kind, whole)});
+    }
+    if (curve.points.size() >= 2) result.curves.push_back(std::move(curve));
+  }
+  StatedBytes& taken =
+      size == 2 ? result.overheads.pair_communicator : result.overheads.communicator;
+  taken = {std::max(taken.bytes, node.communicator_bytes()), "measured"};
 }
 
 }  // namespace
@@ -269,25 +320,13 @@ NodeMeasurements measure_gpu_node(double budget_s, const std::atomic<bool>& inte
   NodeMeasurements result;
   int gpus = 0;
   if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus < 2) return result;
-  const auto end = Clock::now() + std::chrono::duration<double>(budget_s);
-  measure_overlap(gpus, result);
-  for (const int size : group_sizes(gpus)) {
-    Node node(size, kMostBytes, 0);
-    for (const CollectiveKind kind : kCollectiveKinds) {
-      if (kind == CollectiveKind::SendReceive && size > 2) continue;  // it has two ends
-      CollectiveCurve curve{.collective = kind, .ranks = size, .source = nccl_source(size)};
-      for (std::size_t bytes = kLeastBytes; bytes <= kMostBytes; bytes *= 2) {
-        if (interrupt || Clock::now() > end) break;
-        // Whole numbers of elements for every rank.
-        const std::size_t unit = sizeof(float) * static_cast<std::size_t>(size);
-        const std::size_t whole = bytes / unit * unit;
-        curve.points.push_back({static_cast<double>(whole), node.seconds(kind, whole)});
-      }
-      if (curve.points.size() >= 2) result.curves.push_back(std::move(curve));
-    }
-    StatedBytes& taken =
-        size == 2 ? result.overheads.pair_communicator : result.overheads.communicator;
-    taken = {std::max(taken.bytes, node.communicator_bytes()), "measured"};
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                      std::chrono::duration<double>(budget_s));
+  try {
+    measure_overlap(gpus, result);
+    for (const int size : group_sizes(gpus)) measure_curves(size, end, interrupt, result);
+  } catch (const std::exception& error) {
+    result.problem = error.what();
   }
   return result;
 }

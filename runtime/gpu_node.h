@@ -16,12 +16,14 @@ struct NodeMeasurements {
   double overlap_slowdown = 0;
   std::string overlap_source;
   MemoryOverheads overheads;  ///< of communicators, on the first GPU
+  std::string problem;        ///< what ended the measuring before its time; empty: nothing
 };
 
 /// Measures NCCL's collectives among the GPUs of this machine on buffers from 512 bytes to 1 GiB,
-/// and a large product beside one of them. Nothing where there are fewer than two GPUs, or where
+/// and large products beside one of them. Nothing where there are fewer than two GPUs, or where
 /// this program was built without NCCL. Ends after `budget_s`, or soon after `interrupt` is set,
-/// with what there is. Throws where a collective fails, or does not end within a minute.
+/// with what there is; also where a collective fails, or does not end within a minute: `problem`
+/// then says so.
 NodeMeasurements measure_gpu_node(double budget_s, const std::atomic<bool>& interrupt);
 
 }  // namespace rehearse

@@ -32,8 +32,9 @@ GpuFacts gpu_facts(int index, const cudaDeviceProp& properties) {
 CudaFacts probe_cuda() {
   CudaFacts facts;
   facts.built_in = true;
-  cudaRuntimeGetVersion(&facts.runtime_version);
-  cudaDriverGetVersion(&facts.driver_version);  // stays 0 where there is no driver
+  // 0 where they do not say, as the driver's is where there is none.
+  if (cudaRuntimeGetVersion(&facts.runtime_version) != cudaSuccess) facts.runtime_version = 0;
+  if (cudaDriverGetVersion(&facts.driver_version) != cudaSuccess) facts.driver_version = 0;
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
     facts.problem = facts.driver_version == 0 ? "no NVIDIA driver is loaded on this machine"

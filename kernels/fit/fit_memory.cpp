@@ -119,7 +119,7 @@ Samples samples_of(const std::vector<OperatorTable>& tables, OperatorName name, 
     const std::size_t before_own = own.size(), before_others = others.size();
     for (const OperatorSample& sample : table.samples)
       if (sample.op.family == OperatorFamily::Memory && sample.op.name == name &&
-          sample.op.pass == pass)
+          sample.op.pass == pass && !sample.apart)
         (sample.native ? own : others).push_back(&sample);
     if (own.size() > before_own) own_tables += (own_tables.empty() ? "" : ", ") + table.kind;
     if (others.size() > before_others)
@@ -137,7 +137,7 @@ std::vector<std::pair<OperatorName, Pass>> other_kinds(const std::vector<Operato
   std::map<std::pair<int, int>, std::size_t> counts;
   for (const OperatorTable& table : tables)
     for (const OperatorSample& sample : table.samples)
-      if (sample.op.family == OperatorFamily::Memory)
+      if (sample.op.family == OperatorFamily::Memory && !sample.apart)
         ++counts[{static_cast<int>(sample.op.name), static_cast<int>(sample.op.pass)}];
   std::vector<std::pair<OperatorName, Pass>> kinds;
   for (const auto& [kind, count] : counts) {
@@ -149,6 +149,24 @@ std::vector<std::pair<OperatorName, Pass>> other_kinds(const std::vector<Operato
     if (!is_class && count >= kLeastSamples) kinds.emplace_back(name, pass);
   }
   return kinds;
+}
+
+/// Whose price follows from a kind that own tables measured.
+std::vector<std::string> priced_by(OperatorName name, Pass pass) {
+  const auto with_pass = [&](OperatorName one) {
+    return std::string(operator_name(one)) + "/" + pass_name(pass);
+  };
+  switch (name) {
+    case OperatorName::TokenPermute:  // its gradients are the same two kernels
+      return {operator_name(name)};
+    case OperatorName::FfnActivation:
+      return {with_pass(name), with_pass(OperatorName::ExpertActivation)};
+    case OperatorName::Qkv:  // the gradient of a bias, which other products have as well
+      return {with_pass(name), with_pass(OperatorName::AttentionOutput),
+              with_pass(OperatorName::FfnUp), with_pass(OperatorName::FfnDown)};
+    default:
+      return {with_pass(name)};
+  }
 }
 
 double quantile(std::vector<double> values, double share) {
@@ -194,7 +212,7 @@ std::vector<MemoryFit> fit_memory(const std::vector<OperatorTable>& tables,
     std::string source;
     const Samples samples = samples_of(tables, name, pass, native, source);
     MemoryFit fit = fit_class(samples, device);
-    fit.operators = {std::string(operator_name(name)) + "/" + pass_name(pass)};
+    fit.operators = priced_by(name, pass);
     fit.evidence = native ? CostSource::Fitted : CostSource::Scaled;
     fit.source = source;
     fits.push_back(fit);
@@ -203,7 +221,7 @@ std::vector<MemoryFit> fit_memory(const std::vector<OperatorTable>& tables,
 }
 
 PassRate fit_product_pass(const std::vector<OperatorTable>& tables, const GemmFit& fit, Pass pass,
-                          const DeviceFacts& device) {
+                          const DeviceFacts& device, bool of_experts) {
   // A pass is compared with the forwards of the same table, each against the model, so that a
   // table of a card with other clocks serves as well.
   std::vector<double> rates;
@@ -212,7 +230,8 @@ PassRate fit_product_pass(const std::vector<OperatorTable>& tables, const GemmFi
     std::vector<double> forward, other;
     for (const OperatorSample& sample : table.samples) {
       if (sample.op.family != OperatorFamily::Gemm || sample.op.precision != fit.precision ||
-          !sample.native || (sample.op.pass != Pass::Forward && sample.op.pass != pass))
+          is_expert_gemm(sample.op) != of_experts || !sample.native ||
+          (sample.op.pass != Pass::Forward && sample.op.pass != pass))
         continue;
       const double against = burst_time_s(sample.op, fit, device) / sample.seconds;
       (sample.op.pass == pass ? other : forward).push_back(against);

@@ -14,7 +14,7 @@ std::vector<MemoryFit> fit_memory(const std::vector<OperatorTable>& tables,
 /// Rates of products and attention in other passes, from samples of the same table; published
 /// ones where the tables have none.
 PassRate fit_product_pass(const std::vector<OperatorTable>& tables, const GemmFit& fit, Pass pass,
-                          const DeviceFacts& device);
+                          const DeviceFacts& device, bool of_experts = false);
 PassRate fit_attention_backward(const std::vector<OperatorTable>& tables);
 
 /// Sustained over burst rate, from shapes measured in both modes; the generation's judged value

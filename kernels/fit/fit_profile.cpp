@@ -47,7 +47,9 @@ std::string file_name(const std::string& path) {
 
 ProfileSample profile_sample(const Operator& op, double seconds) {
   return {.family = op.family,
-          .name = op.family == OperatorFamily::Memory ? op.name : OperatorName::Qkv,
+          .name = op.family == OperatorFamily::Memory ? op.name
+                  : is_expert_gemm(op)                ? OperatorName::ExpertUp
+                                                      : OperatorName::Qkv,
           .pass = op.pass,
           .precision = op.family == OperatorFamily::Memory ? Precision::Bf16 : op.precision,
           .m = op.m,
@@ -77,12 +79,16 @@ Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& 
                               table.digest + ")");
   for (const Precision precision : kPrecisions) {
     if (peak_flops(request.device, precision) <= 0) continue;
-    const auto products = forward_samples(tables, OperatorFamily::Gemm, precision);
-    if (products.size() >= kLeastShapes) {
+    for (const bool of_experts : {false, true}) {
+      const auto products = forward_samples(tables, OperatorFamily::Gemm, precision, of_experts);
+      if (products.size() < kLeastShapes) continue;
       GemmFit fit = fit_gemm(products, precision, request.device, request.options);
-      fit.input_gradient = fit_product_pass(tables, fit, Pass::InputGradient, request.device);
-      fit.weight_gradient = fit_product_pass(tables, fit, Pass::WeightGradient, request.device);
-      profile.gemm.push_back(std::move(fit));
+      const auto pass_rate = [&](Pass pass) {
+        return fit_product_pass(tables, fit, pass, request.device, of_experts);
+      };
+      fit.input_gradient = pass_rate(Pass::InputGradient);
+      fit.weight_gradient = pass_rate(Pass::WeightGradient);
+      (of_experts ? profile.expert_gemm : profile.gemm).push_back(std::move(fit));
     }
     const auto attentions = forward_samples(tables, OperatorFamily::Attention, precision);
     if (attentions.size() >= kLeastAttentions) {
@@ -107,6 +113,7 @@ Profile fit_profile(const std::vector<OperatorTable>& tables, const FitRequest& 
   for (FitErrors* errors : [&] {
          std::vector<FitErrors*> all;
          for (GemmFit& fit : profile.gemm) all.push_back(&fit.errors);
+         for (GemmFit& fit : profile.expert_gemm) all.push_back(&fit.errors);
          for (AttentionFit& fit : profile.attention) all.push_back(&fit.errors);
          return all;
        }()) {

@@ -20,6 +20,7 @@ struct OperatorSample {
   bool native = true;
   /// Time on the GPU itself can be used; ratios to others of the same table always can.
   bool absolute = true;
+  bool apart = false;   ///< a sample only: other kernels stand for its name in fits
   double l2_bytes = 0;  ///< of the GPU it was measured on
   int table = 0;
 };

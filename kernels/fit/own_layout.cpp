@@ -1,5 +1,6 @@
 // The documented table of operators: a row an operator.
-//   op         gemm, attention, or the name of an operator bound by memory ("norm", "adam", …)
+//   op         gemm, grouped_gemm (of `batch` experts), attention, or the name of an operator bound
+//              by memory ("norm", "adam", …) or of one of its kinds (measured_labels.h)
 //   pass       forward (default), input_gradient, weight_gradient, update
 //   dtype      bf16 (default), fp16, fp8, fp32
 //   m n k      of a product, batch (default 1); accumulate: 1 where it adds to an fp32 result
@@ -10,6 +11,7 @@
 //   mode       burst (default) or sustained;  gpu: catalogue id, rows of others are left out
 //   time_us, time_ms or time_s
 
+#include "kernels/fit/measured_labels.h"
 #include "kernels/fit/operator_table.h"
 #include "kernels/profile_tables.h"
 #include "plan/noun_tables.h"
@@ -26,6 +28,9 @@ class OwnRows {
   void read() {
     if (!find_time()) return;
     for (row_ = 0; row_ < csv_.row_count(); ++row_) read_row();
+    if (not_priced_ > 0)
+      out_.leave_out(std::to_string(not_priced_) +
+                     " rows of operators that no step has by itself are left out");
     if (others_ > 0)
       out_.leave_out(std::to_string(others_) + " rows about other GPUs are left out");
   }
@@ -71,8 +76,14 @@ class OwnRows {
         out_.add_copy({.bytes = bytes, .seconds = *seconds});
       return;
     }
+    const auto label = measured_label(csv_.cell(row_, op_column).text);
+    if (label && !label->priced_as) {
+      ++not_priced_;
+      return;
+    }
     OperatorSample sample;
     sample.op = operator_of_row();
+    sample.apart = label && label->apart;
     sample.sustained = choice("mode", mode_names(), false);
     const auto seconds = time_of_row();
     if (out_.problems().count() > before) return;
@@ -98,14 +109,16 @@ class OwnRows {
       if (accumulates) op = gemm(op.name, pass, precision, op.m, op.n, op.k, true);
       return op;
     }
+    if (kind.text == "grouped_gemm")
+      return expert_gemm(pass, precision, size("batch"), size("m"), size("n"), size("k"),
+                         choice("accumulate", yes_names(), false));
     if (kind.text == "attention") {
       const std::int64_t s = size("s");
       return attention(pass, precision, size("b", 1), s, size("kv_len", s), size("heads"),
                        size("kv_heads"), size("head_dim"), choice("causal", yes_names(), true));
     }
-    for (const auto& [name, value] : operator_names())
-      if (name == kind.text)
-        return memory_operator(value, pass, static_cast<double>(size("bytes")));
+    if (const auto label = measured_label(kind.text))
+      return memory_operator(*label->priced_as, pass, static_cast<double>(size("bytes")));
     csv_.problem(kind, "no operator is called \"" + kind.text + "\"",
                  "gemm, attention, an operator bound by memory such as norm or adam, or memory "
                  "beside tensors such as context",
@@ -155,7 +168,7 @@ class OwnRows {
 
   SampleCollector& out_;
   const CsvTable& csv_;
-  std::size_t row_ = 0, others_ = 0;
+  std::size_t row_ = 0, others_ = 0, not_priced_ = 0;
   int time_ = -1;
   double unit_s_ = 1;
   std::string missing_;

@@ -34,7 +34,8 @@ bool is_large(const Operator& op) {
 }  // namespace
 
 std::vector<FitSample> forward_samples(const std::vector<OperatorTable>& tables,
-                                       OperatorFamily family, Precision precision) {
+                                       OperatorFamily family, Precision precision,
+                                       bool of_experts) {
   struct Sum {
     Operator op;
     double log_sum = 0;
@@ -42,7 +43,8 @@ std::vector<FitSample> forward_samples(const std::vector<OperatorTable>& tables,
   };
   const auto serves = [&](const OperatorSample& sample) {
     return sample.op.family == family && sample.op.precision == precision &&
-           sample.op.pass == Pass::Forward && sample.native && sample.absolute;
+           sample.op.pass == Pass::Forward && sample.native && sample.absolute &&
+           is_expert_gemm(sample.op) == of_experts;
   };
   // Bursts and sustained runs do not mix; who measured only the latter has a sustained rate of 1.
   bool any_burst = false;

@@ -19,9 +19,11 @@ struct FitSample {
   bool large = false;  ///< counts among the large samples of FitErrors
 };
 
-/// Forward samples of one family and precision, in order of their shapes.
+/// Forward samples of one family and precision, in order of their shapes. Products are those of
+/// experts, or all others.
 std::vector<FitSample> forward_samples(const std::vector<OperatorTable>& tables,
-                                       OperatorFamily family, Precision precision);
+                                       OperatorFamily family, Precision precision,
+                                       bool of_experts = false);
 
 struct FitOptions {
   std::size_t most_knots = 600;

@@ -20,12 +20,12 @@ double seconds_since(Clock::time_point start) {
 }
 
 /// Sets of operands that a task needs so as not to find its own in the cache: more than twice its
-/// size together. A call longer than a batch is not repeated for their sake: what it reads from
-/// memory is little beside its time.
+/// size together. A call so long that a turn over them would take longer than is allowed has
+/// fewer: what it reads from memory is little beside its time.
 int operand_sets(const ProfileTask& task, double call_s, const MeasureOptions& options) {
   const double bytes = std::max(task.bytes(), 1.0);
   const double for_cache = std::ceil(2 * options.cache_bytes / bytes) + 1;
-  const double for_time = std::max(2.0, std::ceil(options.batch_s / std::max(call_s, 1e-9)));
+  const double for_time = std::max(2.0, std::ceil(options.rotation_s / std::max(call_s, 1e-9)));
   const double most = std::max(1.0, options.memory_bytes / bytes);
   return static_cast<int>(std::clamp(std::min(for_cache, for_time), 1.0,
                                      std::min(most, static_cast<double>(options.most_sets))));
@@ -75,7 +75,8 @@ class TaskMeter {
       samples.push_back(batch_->run_s() / static_cast<double>(calls_));
     }
     if (samples.empty()) samples.push_back(call_s_);
-    return {.seconds = statistics_of(samples), .remarks = stopwatch_.remarks(operands_.calls()[0])};
+    return {.seconds = statistics_of(samples),
+            .remarks = stopwatch_.remarks(operands_.calls()[0], false)};
   }
 
   /// A second without pause; the median of its second half, when clocks have settled.
@@ -89,14 +90,26 @@ class TaskMeter {
     if (samples.empty()) samples.push_back(batch_->run_s() / static_cast<double>(calls_));
     return {.sustained = true,
             .seconds = statistics_of(samples),
-            .remarks = stopwatch_.remarks(operands_.calls()[0])};
+            .remarks = stopwatch_.remarks(operands_.calls()[0], true)};
   }
   static constexpr double kSettle_s = 1;
 
  private:
-  static constexpr double kLongBatches = 10;
+  static constexpr double kLongBatches = 10, kShortBatch = 0.8;
 
   void make_batch(bool cold) {
+    prepare_batch();
+    if (!cold) return;
+    // A call by itself takes longer than one among many, which do not wait for each other's start.
+    const double batch_s = batch_->run_s();
+    const std::size_t before = calls_;
+    if (batch_s >= kShortBatch * options_.batch_s || batch_s <= 0) return;
+    call_s_ = batch_s / static_cast<double>(calls_);
+    prepare_batch();
+    if (calls_ != before) batch_->run_s();
+  }
+
+  void prepare_batch() {
     constexpr double kMostCalls = 4096;
     const double wanted = std::ceil(options_.batch_s / std::max(call_s_, 1e-9));
     const std::size_t sets = operands_.calls().size();
@@ -104,7 +117,6 @@ class TaskMeter {
     calls_ =
         (static_cast<std::size_t>(std::clamp(wanted, 1.0, kMostCalls)) + sets - 1) / sets * sets;
     batch_ = stopwatch_.prepare(operands_.rotated(calls_));
-    if (cold) batch_->run_s();
   }
 
   Stopwatch& stopwatch_;

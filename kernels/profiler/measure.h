@@ -17,6 +17,7 @@ struct MeasureOptions {
   double memory_bytes = 1e9;  ///< that operands of one task may take
   int most_sets = 64;         ///< of operands that one task rotates over
   double batch_s = 2e-3;      ///< a sample is at least this long, so that clocks resolve it
+  double rotation_s = 2e-3;   ///< most that one turn over all sets of operands may take
   int least_samples = 5, most_samples = 30;
   double enough_spread = 0.02;  ///< of the middle 80 %: measuring stops
   std::uint64_t seed = 1;       ///< of the data and of the order of tasks

@@ -17,12 +17,16 @@ class MemoryTasks {
 
   void add_all() {
     add_norms();
+    add_layer_norms();
+    add_residual_norms();
     add_activations();
+    add_dropout();
     add_rope();
     add_embedding();
     add_cross_entropy();
     add_optimizer();
     add_copies();
+    add_sums();
   }
 
  private:
@@ -43,15 +47,20 @@ class MemoryTasks {
   }
   void add(OperatorName name, Pass pass, double bytes, std::vector<TaskTensor> tensors,
            std::function<OperatorCall(const Views&)> call) {
+    add(operator_name(name), name, pass, bytes, std::move(tensors), std::move(call));
+  }
+  /// Under another label than its operator's: measured_labels.h says what each means.
+  void add(const char* label, OperatorName name, Pass pass, double bytes,
+           std::vector<TaskTensor> tensors, std::function<OperatorCall(const Views&)> call) {
     tasks_.push_back({.op = memory_operator(name, pass, bytes),
-                      .label = operator_name(name),
+                      .label = label,
                       .dtype = dtype_,
                       .tensors = std::move(tensors),
                       .call = std::move(call)});
   }
 
   void add_norms() {
-    add(OperatorName::Norm, Pass::Forward, 2 * element() * elements(),
+    add(OperatorName::Norm, Pass::Forward, 2 * element() * elements() + statistics(1),
         {matrix(), row(dtype_, width_), matrix(), row(DType::F32, rows_)}, [](const Views& t) {
           return NormForward{.kind = Norm::RmsNorm,
                              .x = t[0],
@@ -59,7 +68,7 @@ class MemoryTasks {
                              .out = t[2],
                              .inverse_deviation = t[3]};
         });
-    add(OperatorName::Norm, Pass::InputGradient, 3 * element() * elements(),
+    add(OperatorName::Norm, Pass::InputGradient, 3 * element() * elements() + statistics(1),
         {matrix(), matrix(), row(dtype_, width_), row(DType::F32, rows_), matrix(),
          row(DType::F32, width_)},
         [](const Views& t) {
@@ -73,7 +82,89 @@ class MemoryTasks {
         });
   }
 
+  /// Bytes of so many fp32 numbers a row.
+  double statistics(int count) const { return 4.0 * count * static_cast<double>(rows_); }
+
+  void add_layer_norms() {
+    const TaskTensor per_row = row(DType::F32, rows_), weight = row(dtype_, width_);
+    const TaskTensor d_weight = row(DType::F32, width_);
+    add("layer_norm", OperatorName::Norm, Pass::Forward, 2 * element() * elements() + statistics(2),
+        {matrix(), weight, weight, matrix(), per_row, per_row}, [](const Views& t) {
+          return NormForward{.kind = Norm::LayerNorm,
+                             .x = t[0],
+                             .weight = t[1],
+                             .bias = t[2],
+                             .out = t[3],
+                             .mean = t[4],
+                             .inverse_deviation = t[5]};
+        });
+    add("layer_norm", OperatorName::Norm, Pass::InputGradient,
+        3 * element() * elements() + statistics(2),
+        {matrix(), matrix(), weight, per_row, per_row, matrix(), d_weight, d_weight},
+        [](const Views& t) {
+          return NormBackward{.kind = Norm::LayerNorm,
+                              .d_out = t[0],
+                              .x = t[1],
+                              .weight = t[2],
+                              .mean = t[3],
+                              .inverse_deviation = t[4],
+                              .d_x = t[5],
+                              .d_weight = t[6],
+                              .d_bias = t[7]};
+        });
+  }
+
+  void add_residual_norms() {
+    const TaskTensor per_row = row(DType::F32, rows_), weight = row(dtype_, width_);
+    add("norm_residual", OperatorName::Norm, Pass::Forward,
+        4 * element() * elements() + statistics(1),
+        {matrix(), matrix(), weight, matrix(), matrix(), per_row}, [](const Views& t) {
+          return NormForward{.kind = Norm::RmsNorm,
+                             .x = t[0],
+                             .residual = t[1],
+                             .weight = t[2],
+                             .sum = t[3],
+                             .out = t[4],
+                             .inverse_deviation = t[5]};
+        });
+    add("norm_residual", OperatorName::Norm, Pass::InputGradient,
+        4 * element() * elements() + statistics(1),
+        {matrix(), matrix(), weight, per_row, matrix(), matrix(), row(DType::F32, width_)},
+        [](const Views& t) {
+          return NormBackward{.kind = Norm::RmsNorm,
+                              .d_out = t[0],
+                              .x = t[1],
+                              .weight = t[2],
+                              .inverse_deviation = t[3],
+                              .d_residual = t[4],
+                              .d_x = t[5],
+                              .d_weight = t[6]};
+        });
+  }
+
+  void add_dropout() {
+    const TaskTensor mask{.dtype = DType::U8, .shape = {rows_, width_}};
+    add("dropout", OperatorName::ResidualAdd, Pass::Forward, (3 * element() + 1) * elements(),
+        {matrix(), matrix(), matrix(), mask}, [](const Views& t) {
+          return DropoutForward{
+              .x = t[0], .residual = t[1], .out = t[2], .mask = t[3], .probability = 0.1f};
+        });
+    add("dropout", OperatorName::ResidualAdd, Pass::InputGradient, (2 * element() + 1) * elements(),
+        {matrix(), mask, matrix()}, [](const Views& t) {
+          return DropoutBackward{.d_out = t[0], .mask = t[1], .d_x = t[2], .probability = 0.1f};
+        });
+  }
+
   void add_activations() {
+    add("gelu", OperatorName::FfnActivation, Pass::Forward, 2 * element() * elements(),
+        {matrix(), matrix()}, [](const Views& t) {
+          return ActivationForward{.kind = Activation::Gelu, .x = t[0], .out = t[1]};
+        });
+    add("gelu", OperatorName::FfnActivation, Pass::InputGradient, 3 * element() * elements(),
+        {matrix(), matrix(), matrix()}, [](const Views& t) {
+          return ActivationBackward{
+              .kind = Activation::Gelu, .x = t[0], .d_out = t[1], .d_x = t[2]};
+        });
     add(OperatorName::FfnActivation, Pass::Forward, 3 * element() * elements(),
         {wide_matrix(2), matrix()}, [](const Views& t) {
           return ActivationForward{.kind = Activation::Swiglu, .x = t[0], .out = t[1]};
@@ -89,9 +180,9 @@ class MemoryTasks {
   }
 
   void add_rope() {
-    constexpr std::int64_t kHead = 64;
-    const TaskTensor heads{.dtype = dtype_, .shape = {rows_, width_ / kHead, kHead}};
-    const TaskTensor table{.dtype = DType::F32, .shape = {rows_, kHead}};
+    const std::int64_t head = width_ % 128 == 0 ? 128 : 64;
+    const TaskTensor heads{.dtype = dtype_, .shape = {rows_, width_ / head, head}};
+    const TaskTensor table{.dtype = DType::F32, .shape = {rows_, head}};
     const TaskTensor places{
         .dtype = DType::I32, .shape = {rows_}, .fill = Fill::Indices, .bound = rows_};
     add(OperatorName::Rope, Pass::Forward, 2 * element() * elements(), {heads, table, places},
@@ -171,6 +262,61 @@ class MemoryTasks {
     const DType other = dtype_ == DType::Bf16 ? DType::F32 : DType::Bf16;
     add(OperatorName::Cast, Pass::Forward, 6 * elements(), {flat(dtype_), flat(other)},
         [](const Views& t) { return Cast{.x = t[0], .out = t[1]}; });
+    const TaskTensor one = row(DType::F32, 1, Fill::One);
+    add(OperatorName::Cast, Pass::Forward, (element() + 1) * elements(),
+        {flat(dtype_), flat(DType::F8E4m3), one},
+        [](const Views& t) { return Cast{.x = t[0], .out = t[1], .scale = t[2]}; });
+    add("cast_from_fp8", OperatorName::Cast, Pass::Forward, (element() + 1) * elements(),
+        {flat(DType::F8E4m3), flat(dtype_), one},
+        [](const Views& t) { return Cast{.x = t[0], .out = t[1], .scale = t[2]}; });
+    add("scale", OperatorName::Cast, Pass::Update, 2 * element() * elements(), {flat(dtype_), one},
+        [](const Views& t) { return Scale{.x = t[0], .factor = t[1]}; });
+    add("bucket_copy", OperatorName::GradientAccumulate, Pass::Update, 2 * element() * elements(),
+        {matrix(), matrix(), {.dtype = dtype_, .shape = {2 * rows_ * width_}}}, [](const Views& t) {
+          return BucketCopy{.tensors = {t[0], t[1]}, .bucket = t[2]};
+        });
+    tasks_.back().op.bytes *= 2;  // of two tensors
+  }
+
+  void add_sums() {
+    add("column_sum", OperatorName::Qkv, Pass::WeightGradient, element() * elements(),
+        {matrix(), row(DType::F32, width_)},
+        [](const Views& t) { return ColumnSum{.x = t[0], .out = t[1], .accumulate = true}; });
+    const TaskTensor part = flat(dtype_);
+    add("bucket_reduce", OperatorName::GradientAccumulate, Pass::Update, 5 * element() * elements(),
+        {part, part, part, part, part}, [](const Views& t) {
+          return BucketReduce{.inputs = {t[0], t[1], t[2], t[3]}, .out = t[4], .scale = 0.25f};
+        });
+    add_join();
+    const TaskTensor of_rows = row(DType::F32, rows_);
+    add("cross_entropy_rescale", OperatorName::CrossEntropy, Pass::Forward, statistics(4),
+        {of_rows, of_rows, of_rows}, [](const Views& t) {
+          return CrossEntropyRescale{.local_maximum = t[0], .maximum = t[1], .sum = t[2]};
+        });
+    add("clip_factor", OperatorName::GradientNorm, Pass::Update, 12,
+        {{.dtype = DType::F64, .shape = {1}, .fill = Fill::One}, row(DType::F32, 1)},
+        [](const Views& t) { return ClipFactor{.squared_sum = t[0], .factor = t[1]}; });
+  }
+
+  /// Forward with log-sum-exps; gradients are added without.
+  void add_join() {
+    constexpr std::int64_t kHead = 64;
+    const std::int64_t count = width_ / kHead;
+    const TaskTensor heads{.dtype = dtype_, .shape = {rows_, count, kHead}};
+    const TaskTensor lse{.dtype = DType::F32, .shape = {count, rows_}};
+    const double bytes = 3 * element() * elements();
+    add("attention_join", OperatorName::Attention, Pass::Forward, bytes,
+        {heads, heads, heads, lse, lse, lse}, [](const Views& t) {
+          return AttentionJoin{.a = t[0],
+                               .b = t[1],
+                               .a_log_sum_exp = t[3],
+                               .b_log_sum_exp = t[4],
+                               .out = t[2],
+                               .log_sum_exp = t[5]};
+        });
+    add("attention_join", OperatorName::Attention, Pass::InputGradient, bytes,
+        {heads, heads, heads},
+        [](const Views& t) { return AttentionJoin{.a = t[0], .b = t[1], .out = t[2]}; });
   }
 
   std::vector<ProfileTask>& tasks_;
@@ -182,14 +328,9 @@ class MemoryTasks {
 
 std::vector<ProfileTask> memory_tasks(const ProfileScope& scope, DType dtype) {
   std::vector<ProfileTask> tasks;
-  // From 32 thousand elements to the scope's most, evenly in the logarithm.
-  constexpr double kLeast = 32768;
-  const auto most = static_cast<double>(std::min<std::int64_t>(scope.most_elements, 1 << 28)) / 4;
   constexpr std::int64_t kWidths[] = {768, 4096, 1600, 5120};
   for (int i = 0; i < scope.memory_sizes; ++i) {
-    const double share =
-        scope.memory_sizes == 1 ? 1.0 : static_cast<double>(i) / (scope.memory_sizes - 1);
-    const double elements = kLeast * std::pow(most / kLeast, share);
+    const auto elements = static_cast<double>(memory_elements(scope, i));
     const std::int64_t width = kWidths[i % 4];
     const auto rows =
         std::max<std::int64_t>(8, std::llround(elements / static_cast<double>(width)));

@@ -28,6 +28,12 @@ FillData::FillData(std::uint64_t seed) {
 
 void FillData::fill(ComputeDevice& device, const TaskTensor& tensor, std::byte* memory) {
   const std::size_t bytes = tensor.bytes();
+  if (tensor.fill == TaskTensor::Fill::Listed) {
+    std::vector<std::int32_t> values;
+    for (std::int64_t i = 0; i < tensor.shape.elements(); ++i) values.push_back(tensor.listed(i));
+    device.upload(memory, values.data(), bytes);
+    return;
+  }
   const std::vector<std::byte>& pattern = pattern_of(tensor);
   std::size_t made = std::min(pattern.size(), bytes);
   device.upload(memory, pattern.data(), made);

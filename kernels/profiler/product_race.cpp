@@ -88,7 +88,7 @@ std::vector<ProfileTask> race_tasks(const ProfileScope& scope) {
     part.model_tokens = std::move(tokens);
     for (ProfileTask& task : product_tasks(part, dtype)) tasks.push_back(std::move(task));
   };
-  add(DType::Bf16, 24, {4096});
+  add(DType::Bf16, 36, {4096});
   add(DType::F32, 6, {});
   return tasks;
 }

@@ -8,6 +8,13 @@
 
 namespace rehearse {
 
+MeasureOptions measure_options(const ProfiledDevice& device) {
+  return {.cache_bytes = device.cache_bytes,
+          .memory_bytes = device.memory_bytes,
+          .most_sets = device.most_sets,
+          .rotation_s = device.rotation_s};
+}
+
 ProfiledDevice profiled_cpu(int threads, const std::string& model) {
   ProfiledDevice result;
   result.device = cpu_device(threads);

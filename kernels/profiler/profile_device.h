@@ -20,7 +20,11 @@ struct ProfiledDevice {
   MemoryOverheads overheads;                 ///< measured on the device
   double cache_bytes = 0, memory_bytes = 0;  ///< for MeasureOptions, as is the next
   int most_sets = 64;
+  double rotation_s = 2e-3;
 };
+
+/// The options that follow from the device.
+MeasureOptions measure_options(const ProfiledDevice& device);
 
 /// This machine's processor. `model` is how the kernel names it.
 ProfiledDevice profiled_cpu(int threads, const std::string& model);

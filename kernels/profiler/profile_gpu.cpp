@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <chrono>
 
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/fit/operator_table.h"
@@ -65,26 +64,17 @@ class Sensors {
   Sensors(const Sensors&) = delete;
   Sensors& operator=(const Sensors&) = delete;
 
-  /// Asks ten times a second at most: an answer may take milliseconds, and the driver averages
-  /// over longer than that.
-  const std::map<std::string, std::string>& read() {
-    constexpr std::chrono::milliseconds kFresh{100};
-    const auto now = std::chrono::steady_clock::now();
-    if (device_ != nullptr && (remarks_.empty() || now - read_at_ > kFresh)) {
-      remarks_ = asked();
-      read_at_ = now;
-    }
-    return remarks_;
-  }
-
- private:
-  std::map<std::string, std::string> asked() const {
+  /// The clock at this moment; power, which the driver averages over a second (NVML API Reference
+  /// Guide, nvmlDeviceGetPowerUsage), and temperature only after as long a measurement.
+  std::map<std::string, std::string> read(bool sustained) const {
     std::map<std::string, std::string> remarks;
+    if (device_ == nullptr) return remarks;
     unsigned value = 0;
     constexpr int kSmClock = 1, kGpuTemperature = 0;
     if (const auto clock = symbol<int (*)(void*, int, unsigned*)>("nvmlDeviceGetClockInfo");
         clock && clock(device_, kSmClock, &value) == 0)
       remarks["sm_clock_mhz"] = std::to_string(value);
+    if (!sustained) return remarks;
     if (const auto power = symbol<int (*)(void*, unsigned*)>("nvmlDeviceGetPowerUsage");
         power && power(device_, &value) == 0)
       remarks["power_w"] = std::to_string(value / 1000);
@@ -93,14 +83,22 @@ class Sensors {
       remarks["temperature_c"] = std::to_string(value);
     return remarks;
   }
+
+  /// The driver's own version; empty where it does not say.
+  std::string driver_version() const {
+    char text[96] = {};
+    if (device_ == nullptr) return "";
+    const auto ask = symbol<int (*)(char*, unsigned)>("nvmlSystemGetDriverVersion");
+    return ask && ask(text, sizeof text) == 0 ? text : "";
+  }
+
+ private:
   template <typename Function>
   Function symbol(const char* name) const {
     return reinterpret_cast<Function>(dlsym(library_, name));
   }
   void* library_ = nullptr;
   void* device_ = nullptr;
-  std::map<std::string, std::string> remarks_;
-  std::chrono::steady_clock::time_point read_at_;
 };
 
 class GraphStopwatch final : public Stopwatch {
@@ -109,8 +107,8 @@ class GraphStopwatch final : public Stopwatch {
   std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) override {
     return std::make_unique<GraphBatch>(device_, calls);
   }
-  std::map<std::string, std::string> remarks(const OperatorCall& call) override {
-    std::map<std::string, std::string> result = sensors_.read();
+  std::map<std::string, std::string> remarks(const OperatorCall& call, bool sustained) override {
+    std::map<std::string, std::string> result = sensors_.read(sustained);
     if (const Gemm* gemm = std::get_if<Gemm>(&call)) {
       const GemmChoice choice = device_.gemm().choice(*gemm);
       result["algorithm"] = std::to_string(choice.algorithm);
@@ -180,9 +178,13 @@ ProfiledDevice profiled_gpu(int index) {
   // The smallest operators take microseconds and little memory: hundreds of sets fill a cache.
   result.most_sets = 1024;
   result.overheads = measured_overheads(*device);
-  result.scope = gpu_scope();
+  result.scope = gpu_scope(result.facts.compute_capability >= 89);
+  // A turn over hundreds of sets of small operands takes some milliseconds.
+  result.rotation_s = 20e-3;
+  const std::string driver = Sensors(index).driver_version();
   result.description = device->description() + ", CUDA " + version_text(cuda.runtime_version) +
-                       ", driver for CUDA " + version_text(cuda.driver_version);
+                       ", driver " + (driver.empty() ? "" : driver + " ") + "for CUDA " +
+                       version_text(cuda.driver_version);
   result.stopwatch = std::make_unique<GraphStopwatch>(*device, index);
   result.device = std::move(device);
   return result;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "kernels/fit/fit_profile.h"
+#include "kernels/fit/measured_labels.h"
 #include "kernels/fit/operator_table.h"
 
 namespace rehearse {
@@ -109,6 +110,8 @@ DeviceFacts with_measured_rates(DeviceFacts device, const std::vector<ProfileTas
   for (const MeasuredOperator& one : measurements.operators) {
     const Operator& op = tasks[one.task].op;
     const double rate = op.flops / one.seconds.median;
+    const auto label = measured_label(tasks[one.task].label);
+    if (label && !label->priced_as) continue;  // their traffic is counted for themselves alone
     if (op.family == OperatorFamily::Memory)
       fastest.memory_bandwidth_bytes_per_s =
           std::max(fastest.memory_bandwidth_bytes_per_s, op.bytes / one.seconds.median);

@@ -27,7 +27,7 @@ class HostStopwatch final : public Stopwatch {
   std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) override {
     return std::make_unique<HostBatch>(device_, calls);
   }
-  std::map<std::string, std::string> remarks(const OperatorCall&) override { return {}; }
+  std::map<std::string, std::string> remarks(const OperatorCall&, bool) override { return {}; }
 
  private:
   ComputeDevice& device_;

@@ -21,9 +21,11 @@ class Stopwatch {
  public:
   virtual ~Stopwatch() = default;
   virtual std::unique_ptr<TimedBatch> prepare(const std::vector<OperatorCall>& calls) = 0;
-  /// Facts about the device at this moment, and about how it computes a call: clocks, power, the
-  /// algorithm chosen. Columns of the table of measurements; empty where nothing is known.
-  virtual std::map<std::string, std::string> remarks(const OperatorCall& call) = 0;
+  /// Facts about the device right after a measurement, and about how it computes a call: the clock,
+  /// the algorithm chosen; power and temperature after a `sustained` one, since what sensors say
+  /// of them is a mean over longer than a burst. Columns of the table of measurements; empty where
+  /// nothing is known.
+  virtual std::map<std::string, std::string> remarks(const OperatorCall& call, bool sustained) = 0;
 };
 
 /// The monotonic clock around calls that run at once: CPUs.

@@ -18,19 +18,22 @@ TEST_CASE("device: every operator of a long profile can be recorded in a graph a
   gpu.scope.most_flops = 2e10;
   gpu.scope.most_elements = 1 << 22;
   gpu.scope.products = 40;
+  gpu.scope.other_products = 20;
+  gpu.scope.fp8_products = gpu.scope.fp8_products > 0 ? 10 : 0;
+  gpu.scope.expert_products = 10;
+  gpu.scope.other_matrix_shapes = 3;
+  gpu.scope.attentions = 6;
   gpu.scope.sustained_products = 1;
   gpu.scope.memory_sizes = 2;
   gpu.scope.sequence_lengths = {512};
   gpu.scope.model_tokens = {};
   const std::vector<ProfileTask> tasks = profile_tasks(gpu.scope);
   const std::atomic<bool> interrupt{false};
-  Measurements measured = measure(tasks, *gpu.device, *gpu.stopwatch,
-                                  {.budget_s = 60,
-                                   .cache_bytes = gpu.cache_bytes,
-                                   .memory_bytes = 1e9,
-                                   .most_sets = gpu.most_sets,
-                                   .most_samples = 5},
-                                  interrupt, [](const MeasureProgress&) {});
+  MeasureOptions options = measure_options(gpu);
+  options.memory_bytes = 1e9;
+  options.most_samples = 5;
+  Measurements measured = measure(tasks, *gpu.device, *gpu.stopwatch, options, interrupt,
+                                  [](const MeasureProgress&) {});
   for (const MeasureFailure& failure : measured.failures) {
     const Operator& op = tasks[failure.task].op;
     CAPTURE(tasks[failure.task].label, pass_name(op.pass), op.m, op.n, op.k, op.bytes);
@@ -48,6 +51,8 @@ TEST_CASE("device: every operator of a long profile can be recorded in a graph a
   const auto read = read_profile(write_profile(profile), "profile.json", problems);
   CAPTURE(problems.text());
   CHECK(read);
-  // Casts there and back, and gradient norms of both types, are one operator of a profile each.
-  CHECK(profile.samples.size() + 2 * 2 >= tasks.size());
+  // Some are of one operator and size, such as gradient norms, which all are of fp32; and no step
+  // has a third of the others by themselves.
+  CHECK(profile.samples.size() > tasks.size() / 2);
+  CHECK(!profile.gemm.empty());
 }
