@@ -113,7 +113,7 @@ constexpr HeadCounts kHeads[] = {{12, 12}, {32, 8}, {25, 25}, {8, 1},  {32, 32},
 
 /// fp32 attention is a reference on GPUs, not a fast kernel.
 double limit_of(const ProfileScope& scope, DType dtype) {
-  return dtype == DType::F32 ? std::min(scope.most_flops, 2e10) : scope.most_flops;
+  return dtype == DType::F32 ? std::min(scope.most_plain_flops, 2e10) : scope.most_plain_flops;
 }
 
 /// As many equal sequences as the longest length has tokens, so that short ones fill the GPU too.

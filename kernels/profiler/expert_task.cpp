@@ -20,7 +20,7 @@ bool fits(const Grouped& at, const ProfileScope& scope) {
   const double flops = 2.0 * static_cast<double>(at.experts * at.rows) * static_cast<double>(at.n) *
                        static_cast<double>(at.k);
   const std::int64_t rows = at.experts * at.rows;
-  return flops <= scope.most_flops &&
+  return flops <= scope.most_plain_flops &&
          std::max({rows * at.k, rows * at.n, at.experts * at.n * at.k}) <= scope.most_elements;
 }
 

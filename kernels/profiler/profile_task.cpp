@@ -31,6 +31,7 @@ ProfileScope cpu_scope() { return {.dtypes = {DType::F32}}; }
 ProfileScope gpu_scope(bool has_fp8) {
   return {.dtypes = {DType::Bf16, DType::F32},
           .most_flops = 1e13,
+          .most_plain_flops = 1e13,
           .most_elements = std::int64_t{1} << 29,
           .products = 1500,
           .other_products = 300,

@@ -38,7 +38,10 @@ struct ProfileTask {
 
 struct ProfileScope {
   std::vector<DType> dtypes;
-  double most_flops = 5e9;               ///< of one operator
+  double most_flops = 5e9;  ///< of one operator
+  /// Of attention, whole square and backward, and of experts' products, which CPUs compute through
+  /// plain loops, ten times as slowly as other products.
+  double most_plain_flops = 5e8;
   std::int64_t most_elements = 1 << 22;  ///< of one operand
   /// Shapes of the first type, in 3 layouts; up to a third are exact layers of the models.
   int products = 72;
