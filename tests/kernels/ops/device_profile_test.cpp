@@ -15,7 +15,7 @@ TEST_CASE("device: every operator of a long profile can be recorded in a graph a
     return;
   }
   ProfiledDevice gpu = profiled_gpu(0);
-  gpu.scope.most_flops = 2e10;
+  gpu.scope.most_flops = gpu.scope.most_plain_flops = 2e10;
   gpu.scope.most_elements = 1 << 22;
   gpu.scope.products = 40;
   gpu.scope.other_products = 20;

@@ -91,7 +91,7 @@ class FakeStopwatch final : public Stopwatch {
 
 ProfileScope small_scope() {
   ProfileScope scope = cpu_scope();
-  scope.most_flops = 5e7;
+  scope.most_flops = scope.most_plain_flops = 5e7;
   scope.products = 40;
   scope.memory_sizes = 2;
   scope.most_elements = 1 << 18;
