@@ -189,8 +189,8 @@ __global__ void __launch_bounds__(kRowThreads, 3)
   const int step = static_cast<int>(blockDim.x) * N;
   for (int first = static_cast<int>(threadIdx.x) * N; first < h; first += step * kRowPacks) {
     float sum[kRowPacks][N] = {};
-    // An expert's packs, and those of the next, are under way together.
-#pragma unroll 2
+    // A row's packs are under way together; those of a second row do not fit the registers.
+#pragma unroll 1
     for (std::int64_t pair = t * k; pair < (t + 1) * k; ++pair) {
       const T* row = x + static_cast<std::int64_t>(destination[pair]) * h + first;
       const float weight = weights != nullptr ? weights[pair] : 1.0f;
