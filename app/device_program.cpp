@@ -7,6 +7,23 @@
 
 namespace rehearse {
 
+namespace {
+
+/// What the loader ends a program with that lacks a library.
+constexpr int kLoaderFailed = 127;
+
+/// The library that the loader does not find; it has said so before the program itself began.
+std::string missing_library(const std::string& program) {
+  const std::string said = run_child({program, "--version"}).err;
+  const std::string before = "error while loading shared libraries: ";
+  const std::size_t at = said.find(before);
+  if (at == std::string::npos) return "a library";
+  const std::size_t begin = at + before.size();
+  return said.substr(begin, said.find(':', begin) - begin);
+}
+
+}  // namespace
+
 ExitCode run_device_program(const std::vector<std::string>& arguments) {
   const std::string program = sibling_program("rehearse-device");
   if (!std::filesystem::exists(program))
@@ -23,6 +40,9 @@ ExitCode run_device_program(const std::vector<std::string>& arguments) {
     case static_cast<int>(ExitCode::Tolerance):
     case static_cast<int>(ExitCode::Interrupted):
       return static_cast<ExitCode>(code);
+    case kLoaderFailed:
+      throw std::runtime_error("rehearse-device cannot start without " + missing_library(program) +
+                               ", which is not on this machine; simulations work without it");
     default:
       throw std::runtime_error("rehearse-device ended with exit code " + std::to_string(code));
   }
