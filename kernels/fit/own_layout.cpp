@@ -110,7 +110,7 @@ class OwnRows {
       return op;
     }
     if (kind.text == "grouped_gemm")
-      return expert_gemm(pass, precision, size("batch"), size("m"), size("n"), size("k"),
+      return expert_gemm(pass, precision, size("batch", 1), size("m"), size("n"), size("k"),
                          choice("accumulate", yes_names(), false));
     if (kind.text == "attention") {
       const std::int64_t s = size("s");

@@ -166,7 +166,8 @@ std::vector<ProfileTask> expert_tasks(const ProfileScope& scope, DType dtype) {
     add_grouped(tasks, dtype, at);
     ++made;
   }
-  if (scope.expert_products > 0) add_exact_products(tasks, scope, dtype);
+  if (scope.expert_products > 0 && dtype == scope.dtypes.front())
+    add_exact_products(tasks, scope, dtype);
   // Tokens of the sizes that other operators bound by memory are measured in.
   constexpr std::int64_t kChoices[] = {2, 8, 6}, kPools[] = {8, 128, 256}, kWidths[] = {4096, 2048};
   for (int i = 0; i < scope.memory_sizes; ++i) {
