@@ -193,3 +193,30 @@ TEST_CASE(
   CHECK(stopwatch.longest_s >= 0.8 * options.batch_s);
   CHECK(measured.operators[0].seconds.median == Approx(2e-6).epsilon(0.02));
 }
+
+TEST_CASE("all that a GPU measures can be read back into a profile") {
+  const std::vector<ProfileTask> tasks = profile_tasks(gpu_scope());
+  DeviceFacts facts;
+  facts.gpu = "h200-sxm";
+  facts.bf16_flops = facts.fp16_flops = 989e12;
+  facts.fp8_flops = 1979e12;
+  facts.fp32_flops = 67e12;
+  facts.memory_bandwidth_bytes_per_s = 4.8e12;
+  facts.l2_bytes = 50e6;
+  facts.streaming_multiprocessors = 132;
+  facts.compute_capability = 90;
+  Measurements measured;
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    const Operator& op = tasks[i].op;
+    const bool computes = op.family != OperatorFamily::Memory;
+    const double computing_s = computes ? op.flops / (0.8 * peak_flops(facts, op.precision)) : 0;
+    measured.operators.push_back(
+        {.task = i, .seconds = {.median = computing_s + op.bytes / 3.8e12 + 3e-6, .count = 5}});
+  }
+  const Profile profile =
+      measured_profile(measurement_table(tasks, measured, facts.gpu),
+                       {.device = facts, .made_by = "a test", .table_name = "table.csv"}, 5e-6);
+  CHECK(profile.gemm.size() == 3);  // bf16, fp8, fp32
+  CHECK(profile.expert_gemm.size() == 2);
+  CHECK(profile.samples.size() > 6000);
+}
