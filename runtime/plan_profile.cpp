@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <numbers>
+#include <numeric>
 #include <set>
 #include <stdexcept>
 
@@ -91,12 +94,16 @@ void set_rates(const Found& found, const Profile& profile, DeviceFacts& device) 
         std::max(device.memory_bandwidth_bytes_per_s, statistics_of(rates).median);
 }
 
-/// The standard deviation, relative to the median, of a normal distribution with the same middle
-/// 80 %: few long interruptions, which the mean of a step holds, would tell of themselves alone.
-/// At most 1: what varies by more is disturbed by others, and says nothing of the next run.
+/// The standard deviation, relative to the mean, of a normal distribution whose executions lie as
+/// far apart from one another on average: 2/√π of it. So two ranks wait for the later of them as
+/// long as they do, which a deviation of rare and long interruptions would overstate. At most 1:
+/// what varies by more is disturbed by others, and says nothing of the next run.
 double deviation_of(const std::vector<double>& executions) {
-  constexpr double kMiddle80 = 2.5631;  // standard deviations from the 10th percentile to the 90th
-  return std::min(1.0, statistics_of(executions).spread() / kMiddle80);
+  if (executions.size() < 2) return 0;
+  const double mean = std::accumulate(executions.begin(), executions.end(), 0.0) /
+                      static_cast<double>(executions.size());
+  const double apart = mean_difference(executions) / mean;
+  return std::min(1.0, apart * std::sqrt(std::numbers::pi) / 2);
 }
 
 Profile profile_of(const Found& found, const ProfiledDevice& on, int ranks) {

@@ -26,6 +26,17 @@ SampleStatistics statistics_of(std::vector<double> values) {
           .count = static_cast<int>(values.size())};
 }
 
+double mean_difference(std::vector<double> values) {
+  ensure(values.size() >= 2, "a difference is between two");
+  std::sort(values.begin(), values.end());
+  // Of the pairs, the i-th smallest is the greater one i times and the lesser one n − 1 − i times.
+  const auto last = static_cast<double>(values.size() - 1);
+  double sum = 0;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    sum += (2 * static_cast<double>(i) - last) * values[i];
+  return 2 * sum / (static_cast<double>(values.size()) * last);
+}
+
 double quasi_random(std::int64_t index, int dimension) {
   ensure(dimension >= 0 && dimension < 3, "the sequence has three dimensions");
   constexpr double kRatio = 1.2207440846057594753616853491089;  // the real root of x⁴ = x + 1

@@ -15,6 +15,10 @@ struct SampleStatistics {
 /// Percentiles are interpolated linearly between neighbours. REQUIRES: at least one value.
 SampleStatistics statistics_of(std::vector<double> values);
 
+/// How far two of the values lie apart on average (Gini's mean difference): the later of two that
+/// start together comes half of it after their mean. REQUIRES: at least two values.
+double mean_difference(std::vector<double> values);
+
 /// Points that fill the unit cube evenly, without the grid that hides a GPU's tiles: the additive
 /// recurrence with the generalised golden ratio (Roberts 2018, "The unreasonable effectiveness of
 /// quasirandom sequences"). `dimension` < 3.

@@ -18,6 +18,8 @@ TEST_CASE("percentiles are interpolated between the sorted values") {
   CHECK(of.p90 == Approx(4.6));
   CHECK(of.count == 5);
   CHECK(statistics_of({7}).median == 7);
+  CHECK(mean_difference({4, 1, 2}) == Approx(2.0));  // of 3, 2 and 1
+  CHECK(mean_difference({3, 3, 3, 3}) == 0);
 }
 
 TEST_CASE("quasi-random shapes cover the logarithm evenly and are seldom powers of two") {
