@@ -79,7 +79,9 @@ ProfiledDevice device_of(const ProfileRequest& request) {
   };
   if (request.device == "cpu") return on_cpu();
   if (request.device.empty()) {
-    if (!probe_cuda().gpus.empty()) return profiled_gpu(0);
+    const std::vector<GpuFacts> gpus = probe_cuda().gpus;
+    constexpr int kFirstWithBf16 = 8;  // compute capability; kernels want its tensor cores
+    if (!gpus.empty() && gpus.front().capability_major >= kFirstWithBf16) return profiled_gpu(0);
     std::cerr << "rehearse-device: no GPU is usable here: profiling the CPU\n";
     return on_cpu();
   }

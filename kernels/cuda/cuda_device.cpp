@@ -103,7 +103,7 @@ CudaDevice::CudaDevice(int index) : index_(index) {
     throw CudaError(std::string(properties_.name) +
                     " has no bf16 tensor cores (compute capability " +
                     std::to_string(properties_.major) + "." + std::to_string(properties_.minor) +
-                    "; 8.0 is needed)");
+                    "; 8.0 is needed); --device cpu works");
   stream_.emplace();
   context_.emplace(stream_->handle(), properties_);
   gemm_.emplace(properties_.major, properties_.minor);

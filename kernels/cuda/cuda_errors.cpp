@@ -26,6 +26,10 @@ void check_cuda(cudaError_t status, const std::source_location& where) {
   if (status == cudaSuccess) return;
   (void)cudaGetLastError();  // forgets errors that do not stick, so that they are told once
   if (status == cudaErrorMemoryAllocation) throw DeviceMemoryError(no_memory_left());
+  if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorUnsupportedPtxVersion)
+    throw CudaError(
+        "this program's kernels were not compiled for this GPU or its driver: build it on this "
+        "machine (./dev gpu build); --device cpu works");
   throw CudaError(std::string("CUDA: ") + cudaGetErrorString(status) + place(where));
 }
 
